@@ -1,0 +1,55 @@
+# Everything runs in .venv, which `make install` fills from uv.lock. PYTHON chooses the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+TRANSACTIONS ?= 20000
+DAYS ?= 120
+SEED ?= 7
+
+export DBT_SEND_ANONYMOUS_USAGE_STATS := false
+export DAGSTER_DISABLE_TELEMETRY := 1
+export GX_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export DAGSTER_HOME := $(CURDIR)/.payments/dagster
+# LightGBM needs the OpenMP runtime; where the system has none, install.sh links the one that scikit-learn brings.
+export LD_LIBRARY_PATH := $(CURDIR)/.venv/openmp$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
+
+VENV := .venv/bin
+
+.PHONY: help install demo test prove lint docs ui clean pictures
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+install: ## make the environment from uv.lock
+	@PYTHON="$(PYTHON)" sh orchestration/install.sh
+
+demo: install ## run the main job end to end on embedded servers, then print what came out
+	@"$(VENV)/python" -m orchestration.demo --transactions $(TRANSACTIONS) --days $(DAYS) --seed $(SEED)
+
+test: lint ## check the style, then run every test at CI size
+	@"$(VENV)/python" -m pytest
+
+prove: lint ## the same tests at full size
+	@PAYMENTS_TEST_SIZE=full "$(VENV)/python" -m pytest
+
+lint: install ## ruff, mypy, sqlfluff, yamllint and the Dagster definitions
+	@"$(VENV)/ruff" check .
+	@"$(VENV)/ruff" format --check .
+	@"$(VENV)/mypy"
+	@"$(VENV)/sqlfluff" lint
+	@"$(VENV)/yamllint" --strict .
+	@"$(VENV)/dagster" definitions validate
+
+docs: install ## build the dbt docs site with its diagrams (needs a built warehouse: make demo)
+	@"$(VENV)/python" -m orchestration.docs_site
+
+ui: install ## open the Dagster asset graph on http://127.0.0.1:3000
+	@mkdir -p "$(DAGSTER_HOME)" && cp orchestration/dagster.yaml "$(DAGSTER_HOME)/dagster.yaml"
+	@"$(VENV)/dagster" dev
+
+pictures: install ## take the README's pictures anew from the running product (needs chromium)
+	@"$(VENV)/python" -m payments.diagrams.pictures
+
+clean: ## stop the servers and remove all state, builds and caches
+	@if [ -x "$(VENV)/payments" ]; then "$(VENV)/payments" down; fi
+	@find .payments -mindepth 1 -not -name .gitignore -delete
+	@rm -rf target logs .pytest_cache .mypy_cache .ruff_cache
