@@ -1,0 +1,75 @@
+"""Landing: one asset for each source table, keyed like its dbt source."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from ingestion.documents import land_documents
+from ingestion.files import land_transactions
+from ingestion.landing import LandingReport
+from ingestion.oltp import land_oltp
+from orchestration.defs.operations import DOCUMENTS, OLTP
+from orchestration.defs.warehouse import source_tables
+
+SCORES = "fraud_scores"
+COLLECTIONS = [table for table in source_tables("documents") if table != SCORES]
+FRAUD_SCORES_COLLECTION = dg.AssetKey(["operations", SCORES])
+
+
+def _specs(source: str, tables: list[str], dep: dg.AssetKey) -> list[dg.AssetSpec]:
+    return [dg.AssetSpec(dg.AssetKey([source, table]), deps=[dep], kinds={"parquet"}) for table in tables]
+
+
+def _results(report: LandingReport) -> Iterator[dg.MaterializeResult[None]]:
+    for counts in report.entities:
+        yield dg.MaterializeResult(
+            asset_key=[report.source, counts.entity],
+            metadata={
+                "dagster/row_count": counts.accepted,
+                "read": counts.read,
+                "unchanged": counts.unchanged,
+                "quarantined": counts.quarantined,
+                "deleted": counts.deleted,
+                "batch_id": report.batch_id,
+            },
+        )
+
+
+@dg.multi_asset(name="land_oltp", specs=_specs("oltp", source_tables("oltp"), OLTP), group_name="landing")
+def landed_oltp() -> Iterator[dg.MaterializeResult[None]]:
+    """Land one consistent snapshot over all tables of the operational store."""
+    yield from _results(land_oltp())
+
+
+@dg.multi_asset(name="land_documents", specs=_specs("documents", COLLECTIONS, DOCUMENTS), group_name="landing")
+def landed_documents() -> Iterator[dg.MaterializeResult[None]]:
+    """Land the document collections."""
+    yield from _results(land_documents(COLLECTIONS))
+
+
+@dg.multi_asset(
+    name="land_fraud_scores", specs=_specs("documents", [SCORES], FRAUD_SCORES_COLLECTION), group_name="landing"
+)
+def landed_fraud_scores() -> Iterator[dg.MaterializeResult[None]]:
+    """Land the scores that the model wrote into the document store."""
+    yield from _results(land_documents([SCORES]))
+
+
+class TransactionFile(dg.Config):
+    """A file of transactions, with its mapping file and the currency of rows that name none."""
+
+    file: str
+    mapping: str | None = None
+    currency: str | None = None
+
+
+@dg.asset(key=["files", "transactions"], group_name="landing", kinds={"parquet"})
+def landed_transactions(config: TransactionFile) -> dg.MaterializeResult[None]:
+    """Land a file of transactions (CSV, Parquet or JSON lines)."""
+    report = land_transactions(
+        Path(config.file),
+        mapping=Path(config.mapping) if config.mapping else None,
+        default_currency=config.currency,
+    )
+    return next(_results(report))

@@ -1,0 +1,45 @@
+"""The operational sources: where money, identity and behaviour are born."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from payments.simulation.history import simulate
+from payments.systems import start_all
+from payments.systems.oltp.check import check
+
+OLTP = dg.AssetKey(["operations", "postgresql"])
+DOCUMENTS = dg.AssetKey(["operations", "mongodb"])
+
+
+class Simulation(dg.Config):
+    """The size of the simulated history: charges, days, and the seed of every draw."""
+
+    transactions: int = 20_000
+    days: int = 120
+    seed: int = 7
+
+
+@dg.multi_asset(
+    name="simulate",
+    specs=[
+        dg.AssetSpec(OLTP, description="The operational store: payments and the double-entry ledger.", kinds={"postgres"}),
+        dg.AssetSpec(DOCUMENTS, description="The document store: sessions, clicks, API logs, feedback.", kinds={"mongodb"}),
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "invariants", asset=OLTP, description="Every invariant of the operational store holds.", blocking=True
+        )
+    ],
+    group_name="operations",
+)
+def operational_stores(config: Simulation) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    """Start the stores, write the history that is not there yet, and check every invariant of the result."""
+    start_all()
+    report = simulate(transactions=config.transactions, days=config.days, seed=config.seed)
+    for key, store in ((OLTP, "postgresql"), (DOCUMENTS, "mongodb")):
+        yield dg.MaterializeResult(asset_key=key, metadata={t: n for s, t, n in report.rows() if s == store})
+    broken = [f"{result.name}: {result.detail}" for result in check() if not result.passed]
+    yield dg.AssetCheckResult(
+        asset_key=OLTP, check_name="invariants", passed=not broken, metadata={"broken": dg.MetadataValue.json(broken)}
+    )

@@ -1,0 +1,148 @@
+"""The main job, run once from a bare machine, and the table of what came out: ``make demo``."""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from payments.errors import UsageError
+from payments.settings import PROJECT_ROOT, settings
+
+LAYERS = {
+    "raw zone": "raw_",
+    "staging": "dev_staging",
+    "intermediate": "dev_intermediate",
+    "marts": "dev_marts",
+    "features": "dev_features",
+}
+
+
+def run_platform_job(transactions: int, days: int, seed: int) -> dict[str, float]:
+    """Run the job ``platform`` in this process and return the seconds of each step.
+
+    Raises UsageError when the job failed.
+    """
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(settings().home / "dagster")))
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PROJECT_ROOT / "orchestration" / "dagster.yaml", home / "dagster.yaml")
+    from orchestration.definitions import defs
+
+    config = {"ops": {"simulate": {"config": {"transactions": transactions, "days": days, "seed": seed}}}}
+    with dg.DagsterInstance.get() as instance:
+        job = defs().resolve_job_def("platform")
+        result = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+        failed = [event.step_key for event in result.get_step_failure_events()]
+        if failed:
+            raise UsageError(f"the job failed in {', '.join(map(str, failed))}: 'make ui' shows run {result.run_id}")
+        stats = instance.get_run_step_stats(result.run_id)
+        return {s.step_key: s.end_time - s.start_time for s in stats if s.start_time and s.end_time}
+
+
+def _table(title: str, *header: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name, justify="left" if name == header[0] else "right", overflow="fold")
+    return table
+
+
+def _layers(warehouse: duckdb.DuckDBPyConnection) -> Table:
+    table = _table("Rows in each layer", "layer", "relations", "rows")
+    names = warehouse.execute("select table_schema, table_name from information_schema.tables").fetchall()
+    for layer, prefix in LAYERS.items():
+        relations = [f'"{schema}"."{name}"' for schema, name in names if schema.startswith(prefix)]
+        rows = sum(_count(warehouse, relation) for relation in relations)
+        table.add_row(layer, str(len(relations)), f"{rows:,}")
+    return table
+
+
+def _count(warehouse: duckdb.DuckDBPyConnection, relation: str) -> int:
+    row = warehouse.execute(f"select count(*) from {relation}").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _revenue(warehouse: duckdb.DuckDBPyConnection) -> Table:
+    table = _table("Captured by currency, refunds taken off", "currency", "payments", "captured", "refunded", "net")
+    rows = warehouse.execute("""
+        select
+            payments.currency,
+            count(*),
+            sum(captured_amount_minor),
+            sum(refunded_amount_minor),
+            any_value(currencies.exponent)
+        from dev_marts.fct_payments as payments
+        inner join dev_reference.currencies as currencies on payments.currency = currencies.currency
+        group by payments.currency
+        order by count(*) desc
+    """).fetchall()
+    for currency, payments, captured, refunded, exponent in rows:
+        amounts = (major(int(minor), int(exponent)) for minor in (captured, refunded, captured - refunded))
+        table.add_row(currency, f"{payments:,}", *amounts)
+    return table
+
+
+def major(minor: int, exponent: int) -> str:
+    """Write an amount of minor units in major units, by integer arithmetic: ``major(-1234, 2)`` is ``-12.34``."""
+    sign, (whole, part) = "-" if minor < 0 else "", divmod(abs(minor), 10**exponent)
+    return f"{sign}{whole:,}" + (f".{part:0{exponent}d}" if exponent else "")
+
+
+def main() -> None:
+    """Run the job, print the tables, and exit 2 with one line when it failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--transactions", type=int, default=20_000)
+    parser.add_argument("--days", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=7)
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    try:
+        steps = run_platform_job(arguments.transactions, arguments.days, arguments.seed)
+    except UsageError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        sys.exit(2)
+    print_closing_tables(steps, time.monotonic() - began)
+
+
+def print_closing_tables(steps: dict[str, float], seconds: float) -> None:
+    """Print what the job made: rows, money, fraud metrics, the gate's answer, times, and where to look."""
+    from ml.train import last_report
+    from payments.compliance.gate import last_result
+
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    with duckdb.connect(str(settings().warehouse_path), read_only=True) as warehouse:
+        console.print(_layers(warehouse))
+        console.print(_revenue(warehouse))
+
+    report = last_report()
+    fraud = _table("Fraud model on the days after the label delay", "metric", "model", "rules baseline")
+    for name, model, baseline in report.comparison():
+        fraud.add_row(name, f"{model:.3f}", f"{baseline:.3f}")
+    console.print(fraud)
+
+    gate = last_result()
+    answer = "open: every rule holds" if gate.passed else "CLOSED"
+    console.print(f"Compliance gate: {answer} ({len(gate.checks)} rules on staging)")
+
+    times = _table("Time of each step", "step", "seconds")
+    for step, duration in steps.items():
+        times.add_row(step, f"{duration:.1f}")
+    times.add_row("all", f"{seconds:.1f}")
+    console.print(times)
+
+    links = _table("Where to look", "what", "how")
+    links.columns[1].justify = "left"
+    links.add_row("Asset graph, runs, checks", "make ui, then http://127.0.0.1:3000/asset-groups")
+    links.add_row("Docs site: lineage, ERDs, columns", f"{PROJECT_ROOT / 'target' / 'index.html'} (dbt docs serve)")
+    links.add_row("Stores", "payments status")
+    links.add_row("The money, store by store", "payments reconcile")
+    console.print(links)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Builds the dbt docs site with its diagrams: ``make docs``."""
+
+import sys
+from pathlib import Path
+
+from dbt.cli.main import dbtRunner
+
+from payments.diagrams import generate
+from payments.errors import UsageError
+from payments.settings import PROJECT_ROOT
+
+
+def build_docs_site() -> Path:
+    """Draw the diagrams, generate the site and return its index page.
+
+    Raises UsageError when dbt cannot read the warehouse.
+    """
+    root = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)]
+    for command in (["parse", *root], ["docs", "generate", *root]):
+        if command[0] == "docs":
+            generate()
+        if not dbtRunner().invoke(["--quiet", *command]).success:
+            raise UsageError(f"dbt {command[0]} failed: run 'make demo' first, then look at logs/dbt.log")
+    return PROJECT_ROOT / "target" / "index.html"
+
+
+def main() -> None:
+    """Print where the site is, or in one line why it could not be made."""
+    try:
+        print(f"The docs site: {build_docs_site()} (dbt docs serve shows it on http://127.0.0.1:8080)")
+    except UsageError as error:
+        print(f"docs: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
