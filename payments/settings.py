@@ -3,8 +3,10 @@
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from payments.errors import UsageError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,5 +49,13 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """Return the settings of this process, read once."""
-    return Settings()
+    """Return the settings of this process, read once.
+
+    Raises UsageError when a variable does not hold what it should.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = "PAYMENTS_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise UsageError(f"{variable}: {first['msg'].lower()}, but it is {first['input']!r}") from None
