@@ -12,9 +12,14 @@ from rich.table import Table
 from payments.errors import UsageError
 
 app = typer.Typer(
-    help="Operate the payments data platform.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="Operate the payments data platform.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
-land_app = typer.Typer(help="Land data into the raw zone: without a subcommand, PostgreSQL and the document collections.")
+land_app = typer.Typer(
+    help="Land data into the raw zone: without a subcommand, PostgreSQL and the document collections."
+)
 load_app = typer.Typer(help="Load the raw zone into another engine.", no_args_is_help=True)
 quarantine_app = typer.Typer(help="Look at quarantined records and land them again after a fix.", no_args_is_help=True)
 app.add_typer(land_app, name="land")
@@ -71,7 +76,9 @@ def simulate(
     transactions: Annotated[int, typer.Option(min=1, help="Charges to write.")] = 20_000,
     days: Annotated[int, typer.Option(min=1, help="Days of history, ending at --end.")] = 120,
     seed: Annotated[int, typer.Option(min=0, help="The seed of every draw.")] = 7,
-    end: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The last day of the history.")] = datetime(2026, 6, 30),  # noqa: DTZ001 - only the date is used
+    end: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The last day of the history.")] = datetime(
+        2026, 6, 30
+    ),  # noqa: DTZ001 - only the date is used
 ) -> None:
     """Write a believable history into PostgreSQL and the document store."""
     from payments.simulation.history import simulate as run
@@ -161,7 +168,8 @@ def digest() -> None:
 
     comparisons = compare()
     rows: list[list[object]] = [
-        [c.model, c.duckdb.rows, c.duckdb.checksum, c.postgres.rows, c.postgres.checksum, _yes(c.equal)] for c in comparisons
+        [c.model, c.duckdb.rows, c.duckdb.checksum, c.postgres.rows, c.postgres.checksum, _yes(c.equal)]
+        for c in comparisons
     ]
     _print_table("Digests", ["model", "duckdb rows", "duckdb", "postgres rows", "postgres", "equal"], rows)
     _exit_unless(all(c.equal for c in comparisons))
@@ -172,9 +180,7 @@ def quarantine_list() -> None:
     """Print what is in quarantine, with the reason."""
     from ingestion.quarantine import list_quarantine
 
-    rows: list[list[object]] = [
-        [r.batch_id, r.source, r.entity, r.rule, r.reason, r.record] for r in list_quarantine()
-    ]
+    rows: list[list[object]] = [[r.batch_id, r.source, r.entity, r.rule, r.reason, r.record] for r in list_quarantine()]
     _print_table("Quarantine", ["batch", "source", "entity", "rule", "reason", "record"], rows)
 
 

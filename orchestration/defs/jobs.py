@@ -6,10 +6,9 @@ from orchestration.defs.landing import FRAUD_SCORES_COLLECTION, landed_transacti
 from orchestration.defs.operations import operational_stores
 
 everything = dg.AssetSelection.all() - dg.AssetSelection.assets(landed_transactions)
-fraud = (
-    dg.AssetSelection.assets("fraud_model", FRAUD_SCORES_COLLECTION, ["documents", "fraud_scores"])
-    | dg.AssetSelection.assets("stg_documents__fraud_scores", "fct_fraud_scores")
-)
+fraud = dg.AssetSelection.assets(
+    "fraud_model", FRAUD_SCORES_COLLECTION, ["documents", "fraud_scores"]
+) | dg.AssetSelection.assets("stg_documents__fraud_scores", "fct_fraud_scores")
 
 platform_job = dg.define_asset_job(
     "platform", everything, description="Simulate, land, gate, build, train, score and document, in this order."
@@ -19,4 +18,6 @@ refresh_job = dg.define_asset_job(
     everything - dg.AssetSelection.assets(operational_stores),
     description="Everything after the operational stores: for a given PostgreSQL and MongoDB.",
 )
-fraud_job = dg.define_asset_job("fraud", fraud, description="Train the fraud model on the features as built, and score.")
+fraud_job = dg.define_asset_job(
+    "fraud", fraud, description="Train the fraud model on the features as built, and score."
+)

@@ -23,8 +23,12 @@ class Simulation(dg.Config):
 @dg.multi_asset(
     name="simulate",
     specs=[
-        dg.AssetSpec(OLTP, description="The operational store: payments and the double-entry ledger.", kinds={"postgres"}),
-        dg.AssetSpec(DOCUMENTS, description="The document store: sessions, clicks, API logs, feedback.", kinds={"mongodb"}),
+        dg.AssetSpec(
+            OLTP, description="The operational store: payments and the double-entry ledger.", kinds={"postgres"}
+        ),
+        dg.AssetSpec(
+            DOCUMENTS, description="The document store: sessions, clicks, API logs, feedback.", kinds={"mongodb"}
+        ),
     ],
     check_specs=[
         dg.AssetCheckSpec(
