@@ -42,9 +42,9 @@ class Canvas:
     description: str
     _parts: list[str] = field(default_factory=list)
 
-    def box(self, place: Box, *, fill: str, stroke: str = "none", radius: float = 0, dashed: bool = False) -> None:
+    def box(self, place: Box, *, fill: str, stroke: str = "none", radius: float = 0, is_dashed: bool = False) -> None:
         """Draw a rectangle with rounded corners."""
-        dash = ' stroke-dasharray="4 3"' if dashed else ""
+        dash = ' stroke-dasharray="4 3"' if is_dashed else ""
         self._parts.append(
             f'<rect x="{place.x:.1f}" y="{place.y:.1f}" width="{place.width:.1f}" height="{place.height:.1f}" '
             f'rx="{radius:.1f}" fill="{fill}" stroke="{stroke}"{dash}/>'
@@ -84,6 +84,14 @@ class Canvas:
         self._parts.append(
             f'<line x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}" '
             f'stroke="{pen.stroke}" stroke-width="{pen.width:g}"/>'
+        )
+
+    def polyline(self, points: Sequence[Point], pen: Pen) -> None:
+        """Draw straight pieces one after the other, their corners round."""
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self._parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{pen.stroke}" stroke-width="{pen.width:g}" '
+            'stroke-linejoin="round"/>'
         )
 
     def circle(self, centre: Point, radius: float, *, fill: str, stroke: str) -> None:

@@ -8,6 +8,7 @@ from math import hypot
 from payments.diagrams.canvas import LINE, LINK, MUTED, Canvas, Face, Pen
 from payments.diagrams.layout import FONT, Box, Layout, Point, lay_out, quote, record_field
 from payments.diagrams.model import Column, Entity, Reference
+from payments.diagrams.themes import GREY, Theme
 
 MARGIN = 24
 TITLE_HEIGHT = 58
@@ -16,14 +17,6 @@ LEGEND_HEIGHT = 30
 
 PRIMARY_KEY_COLOUR = "#a35b00"
 FOREIGN_KEY_COLOUR = LINK
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of one group: the header of its cards, the fill of its frame."""
-
-    header: str
-    frame: str
 
 
 @dataclass(frozen=True)
@@ -42,13 +35,6 @@ class Style:
     tags: bool = False
     left: str | None = None
 
-
-GREY = Theme(header="#4a5565", frame="#f1f3f6")
-BLUE = Theme(header="#1f4e8c", frame="#eef3fb")
-GREEN = Theme(header="#1d6b4f", frame="#ecf6f1")
-PURPLE = Theme(header="#6a3d91", frame="#f5f0fa")
-RED = Theme(header="#97344f", frame="#fbeff2")
-AMBER = Theme(header="#8a5a00", frame="#fcf5e6")
 
 LINE_COLOURS = ("#1f4e8c", "#97344f", "#1d6b4f", "#6a3d91", "#a35b00", "#0f6d7f", "#7a3b12", "#4b5d16")
 CODES_PEN = Pen("#94a2b5", 0.9)
