@@ -14,7 +14,7 @@ _TOKEN_BYTES = 16
 
 
 def merchant_token(ring: KeyRing, merchant_id: str, person: str) -> str:
-    """Return the token (``mt_...``) of a person at one merchant; ``person`` identifies them, as an e-mail address does."""
+    """Return the token (``mt_...``) of a person at one merchant; ``person`` identifies them, as an e-mail does."""
     return "mt_" + _token(ring, "merchant-token", merchant_id, _normalized(person))
 
 

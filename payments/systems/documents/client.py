@@ -1,0 +1,71 @@
+"""How to reach the document store."""
+
+from datetime import UTC
+from functools import cache
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from payments.errors import UsageError
+from payments.settings import settings
+from payments.systems.documents.secantus import USER, document_server
+from payments.systems.processes import LOOPBACK
+
+DATABASE = "payments"
+_SELECTION_MILLISECONDS = 5_000
+
+
+def uri() -> str:
+    """Return the URI of the document store: the given server, else the embedded one.
+
+    The embedded server's URI acknowledges a write when it is on disk, and does not retry writes, which would make them
+    25 times slower there.
+
+    Raises:
+        UsageError: no server is given and the embedded one was never started.
+    """
+    given = settings().documents_uri
+    if given is not None:
+        return given
+    server = document_server()
+    running = server.running()
+    port = settings().documents_port if running is None else running.port
+    options = "authSource=admin&directConnection=true&retryWrites=false&w=majority&journal=true"
+    return f"mongodb://{USER}:{server.password()}@{LOOPBACK}:{port}/?{options}"
+
+
+def database() -> Database[dict[str, Any]]:
+    """Return the database of the platform; its times are timezone-aware, in UTC.
+
+    Raises:
+        UsageError: the server cannot be reached or refuses the user.
+    """
+    found = client()
+    try:
+        found["admin"].command("ping")
+        found[DATABASE].command("connectionStatus")
+    except PyMongoError as error:
+        advice = "run payments up" if settings().documents_uri is None else "check PAYMENTS_DOCUMENTS_URI"
+        raise UsageError(f"The document store cannot be reached ({_first_line(error)}): {advice}.") from error
+    return found[DATABASE]
+
+
+def client() -> MongoClient[dict[str, Any]]:
+    """Return this process' client of the document store; it connects when it is first used."""
+    return _client(uri())
+
+
+@cache
+def _client(address: str) -> MongoClient[dict[str, Any]]:
+    try:
+        return MongoClient(
+            address, tz_aware=True, tzinfo=UTC, serverSelectionTimeoutMS=_SELECTION_MILLISECONDS, appname="payments"
+        )
+    except (PyMongoError, ValueError) as error:
+        raise UsageError(f"PAYMENTS_DOCUMENTS_URI is no MongoDB URI: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].split(",")[0]

@@ -1,0 +1,52 @@
+"""How to reach the operational store."""
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from payments.errors import UsageError
+from payments.settings import settings
+from payments.systems.oltp.postgres import SUPERUSER, cluster
+from payments.systems.processes import LOOPBACK
+
+DATABASE = "payments"
+
+
+def dsn(dbname: str | None = None) -> str:
+    """Return the connection string of the operational store: the given server, else the embedded one.
+
+    Args:
+        dbname: another database of that server.
+
+    Raises:
+        UsageError: no server is given and the embedded one was never made.
+    """
+    given = settings().oltp_dsn
+    if given is not None:
+        try:
+            return make_conninfo(given, **({} if dbname is None else {"dbname": dbname}))
+        except psycopg.ProgrammingError as error:
+            raise UsageError(f"PAYMENTS_OLTP_DSN is no connection string: {str(error).strip()}") from None
+    embedded = cluster()
+    running = embedded.postmaster()
+    port = settings().oltp_port if running is None else running.port
+    return f"postgresql://{SUPERUSER}:{embedded.password()}@{LOOPBACK}:{port}/{dbname or DATABASE}"
+
+
+def connect(*, autocommit: bool = False, dbname: str | None = None) -> psycopg.Connection:
+    """Return a connection to the operational store, its time zone UTC.
+
+    Raises:
+        UsageError: the server cannot be reached.
+    """
+    try:
+        return psycopg.connect(
+            dsn(dbname),
+            autocommit=autocommit,
+            options="-c timezone=UTC",
+            application_name="payments",
+            connect_timeout=10,
+        )
+    except psycopg.OperationalError as error:
+        advice = "run payments up" if settings().oltp_dsn is None else "check PAYMENTS_OLTP_DSN"
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UsageError(f"PostgreSQL cannot be reached ({reason}): {advice}.") from error

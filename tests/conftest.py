@@ -1,0 +1,130 @@
+"""Fixtures that several rooms share: the embedded servers, their emptied stores, and a state folder of one test."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pymongo.database import Database
+
+from payments.settings import settings
+from payments.systems.documents import server as documents_server
+from payments.systems.documents.client import database
+from payments.systems.documents.collections import apply_collections
+from payments.systems.oltp import server as oltp_server
+from payments.systems.oltp.connection import connect
+from payments.systems.oltp.migrations import REFERENCE_TABLES, migrate
+
+SERVER_VARIABLES = ("PAYMENTS_OLTP_DSN", "PAYMENTS_DOCUMENTS_URI")
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers of a test session and where they live."""
+
+    home: Path
+    oltp_port: int
+    documents_port: int
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def full_size() -> bool:
+    """Whether the tests run at full size (``make prove``) instead of the size of CI."""
+    return os.environ.get("PAYMENTS_TEST_SIZE") == "full"
+
+
+@pytest.fixture(scope="session")
+def reachable_folder() -> Iterator[Path]:
+    """A temporary folder with a space in its name that an unprivileged server user can reach, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="payments tests "))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def servers(reachable_folder: Path) -> Iterator[Servers]:
+    """Both embedded servers, started, migrated and with their collections; stopped and deleted at the end."""
+    found = Servers(reachable_folder / "home", free_port(), free_port())
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SERVER_VARIABLES:
+            patch.delenv(name, raising=False)
+        patch.setenv("PAYMENTS_HOME", str(found.home))
+        patch.setenv("PAYMENTS_OLTP_PORT", str(found.oltp_port))
+        patch.setenv("PAYMENTS_DOCUMENTS_PORT", str(found.documents_port))
+        settings.cache_clear()
+        try:
+            oltp_server.start()
+            documents_server.start()
+            migrate()
+            apply_collections()
+            yield found
+        finally:
+            # A test may have left other settings behind; the servers to stop are the ones that were started here.
+            patch.setenv("PAYMENTS_HOME", str(found.home))
+            settings.cache_clear()
+            oltp_server.destroy()
+            documents_server.destroy()
+    settings.cache_clear()
+
+
+@pytest.fixture
+def oltp(servers: Servers) -> Iterator[psycopg.Connection]:
+    """A connection (autocommit) to the operational store, which holds reference data only."""
+    with connect(autocommit=True) as connection:
+        empty_oltp(connection)
+        yield connection
+
+
+def empty_oltp(connection: psycopg.Connection) -> None:
+    """Delete all rows but the reference data; append-only triggers are stepped over, as only a superuser may."""
+    reference = [table.name for table in REFERENCE_TABLES]
+    tables = connection.execute(
+        """
+        select string_agg(format('%%I.%%I', schemaname, tablename), ', ')
+        from pg_tables
+        where schemaname in ('core', 'ledger', 'identity', 'vault')
+            and not (schemaname = 'core' and tablename = any(%s))
+        """,
+        (reference,),
+    ).fetchone()
+    assert tables is not None
+    with connection.transaction():
+        connection.execute("set local session_replication_role = replica")
+        connection.execute(f"truncate {tables[0]}".encode())
+
+
+@pytest.fixture
+def documents(servers: Servers) -> Database[dict[str, Any]]:
+    """The document database with its collections, validators and indexes, and no document."""
+    found = database()
+    for name in found.list_collection_names():
+        found[name].delete_many({})
+    apply_collections()
+    return found
+
+
+@pytest.fixture
+def platform_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A raw zone, a warehouse and a key ring of this test alone; the servers stay those of the session."""
+    monkeypatch.setenv("PAYMENTS_RAW", str(tmp_path / "raw"))
+    monkeypatch.setenv("PAYMENTS_WAREHOUSE", str(tmp_path / "warehouse.duckdb"))
+    monkeypatch.setenv("PAYMENTS_KEY_RING", str(tmp_path / "keys" / "ring.json"))
+    settings.cache_clear()
+    yield tmp_path
+    monkeypatch.undo()
+    settings.cache_clear()
