@@ -1,0 +1,18 @@
+{#-
+    Surrogate key: the md5 of the natural key's parts, each written as length:text (a missing part as -), so that no two
+    different keys write the same text. With only missing parts it is the key of the unknown member.
+-#}
+{% macro surrogate_key(parts) -%}
+    md5(
+    {%- for part in parts %}
+        coalesce(cast(length(cast({{ part }} as text)) as text) || ':' || cast({{ part }} as text), '-')
+        {{- ' ||' if not loop.last }}
+    {%- endfor %}
+    )
+{%- endmacro %}
+
+
+{#- Key of the member that stands for what is not known. -#}
+{% macro unknown_key() -%}
+    md5('-')
+{%- endmacro %}

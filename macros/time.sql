@@ -1,0 +1,24 @@
+{#- Day of a moment, in UTC. -#}
+{% macro utc_date(moment) -%}
+    cast({{ moment }} at time zone 'UTC' as date)
+{%- endmacro %}
+
+
+{#- Whole seconds since 1970-01-01 00:00:00 UTC, rounded down (bigint). -#}
+{% macro epoch_seconds(moment) -%}
+    {{ return(adapter.dispatch('epoch_seconds', 'payments')(moment)) }}
+{%- endmacro %}
+
+{% macro duckdb__epoch_seconds(moment) -%}
+    (epoch_us(date_trunc('second', {{ moment }})) // 1000000)
+{%- endmacro %}
+
+{% macro postgres__epoch_seconds(moment) -%}
+    cast(extract(epoch from date_trunc('second', {{ moment }})) as bigint)
+{%- endmacro %}
+
+
+{#- Whole seconds since 1970-01-01 00:00:00 UTC, rounded up (bigint): when something known at that moment is surely known. -#}
+{% macro epoch_seconds_up(moment) -%}
+    ({{ epoch_seconds(moment) }} + case when {{ moment }} > date_trunc('second', {{ moment }}) then 1 else 0 end)
+{%- endmacro %}
