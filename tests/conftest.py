@@ -86,6 +86,7 @@ def servers(reachable_folder: Path) -> Iterator[Servers]:
 def oltp(servers: Servers) -> Iterator[psycopg.Connection]:
     """A connection (autocommit) to the operational store, which holds reference data only."""
     with connect(autocommit=True) as connection:
+        assert connection.info.port == servers.oltp_port, "never empty a server that this session did not start"
         empty_oltp(connection)
         yield connection
 
@@ -112,6 +113,7 @@ def empty_oltp(connection: psycopg.Connection) -> None:
 def documents(servers: Servers) -> Database[dict[str, Any]]:
     """The document database with its collections, validators and indexes, and no document."""
     found = database()
+    assert found.client.address == ("127.0.0.1", servers.documents_port)
     for name in found.list_collection_names():
         found[name].delete_many({})
     apply_collections()

@@ -1,7 +1,8 @@
 """The embedded document server: SecantusDB, as a process of its own that is never imported.
 
-It listens on the loopback interface only and wants a password (SCRAM-SHA-256). It has no localhost exception, so the user
-is created on storage that is still aside, by a server that asks for none, on a random port; then the storage is renamed.
+It listens on the loopback interface only and wants a password (SCRAM-SHA-256). It has no localhost exception, so the
+user is created on storage that is still aside, by a server that asks for none, on a random port; then the storage is
+renamed.
 """
 
 import importlib.util

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from psycopg import Connection, sql
@@ -90,7 +91,7 @@ def read_migrations(folder: Path) -> list[Migration]:
         if match is None:
             raise UsageError(f"The migration {path.name} is misnamed: call it like 0001_what_it_does.sql.")
         migrations.append(Migration(match.group(1), path.name, path.read_text(encoding="utf-8")))
-    for earlier, later in zip(migrations, migrations[1:], strict=False):
+    for earlier, later in pairwise(migrations):
         if earlier.version == later.version:
             raise UsageError(f"The migrations {earlier.name} and {later.name} have one number: renumber the newer one.")
     return migrations
