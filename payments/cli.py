@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from payments.errors import UsageError
@@ -62,13 +63,17 @@ def status() -> None:
     from payments.systems import statuses
 
     rows: list[list[object]] = [
-        [s.store, s.version, s.where, _moment(s.up_since), s.size, s.missing] for s in statuses()
+        [s.store, s.version, s.where, _moment(s.up_since), _size(s.size_bytes), "; ".join(s.missing)] for s in statuses()
     ]
     _print_table("Stores", ["store", "version", "where", "up since", "size", "missing"], rows)
 
 
 def _moment(moment: datetime | None) -> str:
     return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _size(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else decimal(size_bytes)
 
 
 @app.command()

@@ -1,0 +1,29 @@
+"""The operational systems, together: started with their schema applied, stopped, and described."""
+
+from payments.systems.documents import server as documents_server
+from payments.systems.documents.collections import apply_collections
+from payments.systems.oltp import server as oltp_server
+from payments.systems.oltp.migrations import migrate
+from payments.systems.status import StoreStatus
+
+
+def start_all() -> None:
+    """Start what is embedded, then apply the migrations and the collections; what is up to date stays as it is.
+
+    Raises UsageError when a store cannot be started or reached.
+    """
+    oltp_server.start()
+    documents_server.start()
+    migrate()
+    apply_collections()
+
+
+def stop_all() -> None:
+    """Stop what is embedded; the data stays."""
+    documents_server.stop()
+    oltp_server.stop()
+
+
+def statuses() -> list[StoreStatus]:
+    """Ask each store how it is."""
+    return [oltp_server.status(), documents_server.status()]

@@ -1,7 +1,6 @@
 """The main job on a bare machine: stores of its own, in a folder with a space in its name, twice in a row."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,19 +10,14 @@ import duckdb
 import pytest
 
 from payments.settings import PROJECT_ROOT
+from tests.conftest import free_port
 
 Run = subprocess.CompletedProcess[str]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo") / "home with a space"
+def home(reachable_folder: Path) -> Path:
+    return reachable_folder / "demo home"
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +27,8 @@ def environment(home: Path) -> dict[str, str]:
         "PAYMENTS_HOME": str(home),
         "PAYMENTS_RAW": str(home / "raw"),
         "PAYMENTS_WAREHOUSE": str(home / "warehouse.duckdb"),
-        "PAYMENTS_OLTP_PORT": str(_free_port()),
-        "PAYMENTS_DOCUMENTS_PORT": str(_free_port()),
+        "PAYMENTS_OLTP_PORT": str(free_port()),
+        "PAYMENTS_DOCUMENTS_PORT": str(free_port()),
     }
 
 
