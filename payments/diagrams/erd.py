@@ -34,6 +34,7 @@ class Style:
     codes: frozenset[str] = frozenset()
     tags: bool = False
     left: str | None = None
+    foreign_key: str = "foreign key"
 
 
 LINE_COLOURS = ("#1f4e8c", "#97344f", "#1d6b4f", "#6a3d91", "#a35b00", "#0f6d7f", "#7a3b12", "#4b5d16")
@@ -214,7 +215,7 @@ def _draw_one(canvas: Canvas, start: Point, after: Point, pen: Pen, *, is_option
 def _draw_legend(canvas: Canvas, style: Style, x: float, y: float) -> None:
     for badge, colour, meaning in (
         ("PK", PRIMARY_KEY_COLOUR, "primary key"),
-        ("FK", FOREIGN_KEY_COLOUR, "foreign key"),
+        ("FK", FOREIGN_KEY_COLOUR, style.foreign_key),
     ):
         canvas.text((x, y), badge, Face(8.5, colour, is_bold=True))
         canvas.text((x + 16, y), meaning, Face())

@@ -1,0 +1,135 @@
+"""The generated files: what they are made from, writing them, and telling which of the committed ones are stale."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from payments.diagrams.architecture import Inventory, draw_architecture
+from payments.diagrams.bus_matrix import draw_bus_matrix
+from payments.diagrams.catalogue import SCHEMAS, read_catalogue
+from payments.diagrams.document_model import other_stores, read_collections
+from payments.diagrams.erd import Style, draw_erd
+from payments.diagrams.manifest import load_manifest, models_of_layer, read_marts
+from payments.diagrams.model import Entity
+from payments.diagrams.themes import AMBER, BLUE, GREEN, PURPLE, RED
+from payments.errors import UsageError
+from payments.settings import PROJECT_ROOT
+from payments.systems.documents.collections import collection_definitions
+from payments.systems.oltp.connection import connect
+
+MANIFEST = PROJECT_ROOT / "target" / "manifest.json"
+FOLDER = PROJECT_ROOT / "docs" / "generated"
+OVERVIEW = PROJECT_ROOT / "models" / "overview.md"
+LAYERS = ("staging", "intermediate", "marts", "features")
+START, END = "<!-- bus matrix: generated -->", "<!-- end of the bus matrix -->"
+
+OLTP_STYLE = Style(
+    title="Operational store",
+    subtitle="PostgreSQL, drawn from its live catalogue. Money in core and ledger; identity and keys apart.",
+    themes={"core": BLUE, "ledger": GREEN, "identity": RED, "vault": PURPLE},
+    group_titles={
+        "core": "core: payments",
+        "ledger": "ledger: double entry",
+        "identity": "identity: encrypted",
+        "vault": "vault: keys",
+    },
+    codes=frozenset({"core.currencies", "core.countries", "core.merchant_categories"}),
+)
+WAREHOUSE_STYLE = Style(
+    title="Warehouse",
+    subtitle="Marts of the dbt project, drawn from its manifest. Every reference is proved by a relationships test.",
+    themes={"dimensions": BLUE, "facts": GREEN, "aggregates": AMBER},
+    group_titles={},
+    codes=frozenset({"dim_date", "dim_currency", "dim_country"}),
+    tags=True,
+    left="dimensions",
+)
+
+
+def generate(manifest_path: Path = MANIFEST) -> list[Path]:
+    """Write every generated file that differs from what is there; return the paths of all of them.
+
+    Raises:
+        UsageError: dbt has written no manifest yet, or the operational store is not up.
+    """
+    files = draw_all(manifest_path)
+    for path, content in files.items():
+        if not path.is_file() or path.read_bytes() != content:  # an untouched file keeps its time: dbt parses less
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return list(files)
+
+
+def stale(manifest_path: Path = MANIFEST) -> list[str]:
+    """Return the generated files, relative to the project, that differ from what would be generated now.
+
+    Raises:
+        UsageError: as for ``generate``.
+    """
+    return [
+        str(path.relative_to(PROJECT_ROOT))
+        for path, content in draw_all(manifest_path).items()
+        if not path.is_file() or path.read_bytes() != content
+    ]
+
+
+def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
+    """Return the content of every generated file by its path.
+
+    Raises:
+        UsageError: as for ``generate``.
+    """
+    manifest = load_manifest(manifest_path)
+    marts = read_marts(manifest)
+    documents = read_collections(collection_definitions())
+    with connect() as connection:
+        tables = read_catalogue(connection)
+    matrix = draw_bus_matrix(marts)
+    return {
+        FOLDER / "architecture.svg": draw_architecture(take_inventory(tables, documents, manifest)),
+        FOLDER / "oltp_erd.svg": draw_erd(tables, OLTP_STYLE),
+        FOLDER / "document_model.svg": draw_erd(documents, _document_style(documents)),
+        FOLDER / "warehouse_erd.svg": draw_erd(marts, WAREHOUSE_STYLE),
+        FOLDER / "bus_matrix.md": f"# Bus matrix\n\nFacts by the dimensions they refer to.\n\n{matrix}".encode(),
+        OVERVIEW: with_bus_matrix(OVERVIEW.read_text(encoding="utf-8"), matrix).encode(),
+    }
+
+
+def take_inventory(tables: list[Entity], documents: list[Entity], manifest: dict[str, Any]) -> Inventory:
+    """Return the names and counts that the architecture diagram shows."""
+    sources = Counter(source["source_name"] for source in manifest["sources"].values())
+    return Inventory(
+        tables={
+            schema: [entity.name.removeprefix(f"{schema}.") for entity in tables if entity.group == schema]
+            for schema in SCHEMAS
+        },
+        collections=[entity.name for entity in documents],
+        # The platform's own tables tell of the landing; nothing lands in them.
+        landed={source: count for source, count in sorted(sources.items()) if source != "platform"},
+        models={layer: models_of_layer(manifest, layer) for layer in LAYERS},
+    )
+
+
+def with_bus_matrix(text: str, matrix: str) -> str:
+    """Return ``text`` with the table between its two markers replaced.
+
+    Raises:
+        UsageError: the markers are not there.
+    """
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise UsageError(f"{OVERVIEW.name} lacks its markers: put {START} and {END} where the table belongs")
+    return f"{before}{start}\n\n{matrix}\n{end}{after}"
+
+
+def _document_style(documents: list[Entity]) -> Style:
+    return Style(
+        title="Document model",
+        subtitle="MongoDB, drawn from the definitions of its collections. Names in blue stand in other stores.",
+        themes={"documents": GREEN},
+        group_titles={"documents": "database: payments"},
+        codes=other_stores(documents),
+        tags=True,
+        foreign_key="reference",
+    )
