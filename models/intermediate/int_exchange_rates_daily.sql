@@ -13,7 +13,6 @@ periods as (
     from rates
 ),
 
--- A rate against another reporting currency is the quotient of two dollar rates, so this model knows dollars alone.
 days as (
     select cast(spine.day as date) as rate_day
     from generate_series(

@@ -12,10 +12,11 @@ rates as (
     select * from {{ ref('int_exchange_rates_daily') }}
 ),
 
+-- The reporting currency is the dollar: book rates are kept against it.
 reporting as (
     select exponent
     from currencies
-    where currency = '{{ var("reporting_currency") }}'
+    where currency = 'USD'
 ),
 
 -- Before the first fixing the first one holds, after the last one the last.

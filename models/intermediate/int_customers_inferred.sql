@@ -1,0 +1,35 @@
+with
+
+customers as (
+    select * from {{ ref('stg_oltp__customers') }}
+),
+
+payments as (
+    select * from {{ ref('int_payments_unioned') }}
+),
+
+described as (
+    select {{ surrogate_key(["'oltp'", 'merchant_id', 'customer_id']) }} as customer_key
+    from customers
+),
+
+-- Customers of files belong to no single merchant; those of the operational store always do.
+mentioned as (
+    select
+        customer_key,
+        customer_id,
+        max(case when source = 'oltp' then merchant_id end) as merchant_id
+    from payments
+    where customer_id is not null
+    group by customer_key, customer_id
+),
+
+final as (
+    select mentioned.*
+    from mentioned
+    left join described
+        on mentioned.customer_key = described.customer_key
+    where described.customer_key is null
+)
+
+select * from final

@@ -1,0 +1,56 @@
+with
+
+merchants as (
+    select * from {{ ref('stg_oltp__merchants') }}
+),
+
+payments as (
+    select * from {{ ref('int_payments_unioned') }}
+),
+
+refunds as (
+    select * from {{ ref('int_refunds_converted') }}
+),
+
+disputes as (
+    select * from {{ ref('int_disputes_converted') }}
+),
+
+ledger_entries as (
+    select * from {{ ref('int_ledger_entries_joined') }}
+),
+
+customers as (
+    select * from {{ ref('stg_oltp__customers') }}
+),
+
+fraud_scores as (
+    select * from {{ ref('stg_documents__fraud_scores') }}
+),
+
+mentioned as (
+    select merchant_id from payments
+    union
+    select merchant_id from refunds
+    union
+    select merchant_id from disputes
+    union
+    select merchant_id from ledger_entries
+    union
+    select merchant_id from customers
+    union
+    select merchant_id from fraud_scores
+),
+
+-- Merchants that something mentions and no landed merchant describes.
+final as (
+    select mentioned.merchant_id
+    from mentioned
+    left join merchants
+        on mentioned.merchant_id = merchants.merchant_id
+    where
+        mentioned.merchant_id is not null
+        and merchants.merchant_id is null
+)
+
+select * from final

@@ -1,0 +1,90 @@
+with
+
+payments as (
+    select * from {{ ref('int_payments_converted') }}
+),
+
+refunds as (
+    select * from {{ ref('int_refunds_converted') }}
+),
+
+disputes as (
+    select * from {{ ref('int_disputes_converted') }}
+),
+
+ledger_entries as (
+    select * from {{ ref('int_ledger_entries_joined') }}
+),
+
+fraud_scores as (
+    select * from {{ ref('stg_documents__fraud_scores') }}
+),
+
+spine as (
+    select cast(days.day as date) as date_day
+    from generate_series(
+        cast('2015-01-01' as timestamp), cast('2034-12-31' as timestamp), interval '1 day'
+    ) as days (day)
+),
+
+-- Days outside the spine that a fact falls on are members as well, so that no fact is lost.
+all_days as (
+    select date_day from spine
+    union
+    select paid_on from payments
+    union
+    select refunded_on from refunds
+    union
+    select opened_on from disputes
+    union
+    select {{ utc_date('posted_at') }} from ledger_entries
+    union
+    select {{ utc_date('scored_at') }} from fraud_scores
+),
+
+parts as (
+    select
+        date_day,
+        cast(extract(year from date_day) as integer) as year_number,
+        cast(extract(quarter from date_day) as integer) as quarter_number,
+        cast(extract(month from date_day) as integer) as month_number,
+        cast(extract(day from date_day) as integer) as day_of_month,
+        cast(extract(doy from date_day) as integer) as day_of_year,
+        cast(extract(isodow from date_day) as integer) as iso_day_of_week,
+        cast(extract(isoyear from date_day) as integer) as iso_year,
+        cast(extract(week from date_day) as integer) as iso_week
+    from all_days
+    where date_day is not null
+),
+
+final as (
+    select
+        date_day,
+        year_number,
+        quarter_number,
+        month_number,
+        day_of_month,
+        day_of_year,
+        iso_day_of_week,
+        iso_year,
+        iso_week,
+        case month_number
+        {%- for name in [
+            'January', 'February', 'March', 'April', 'May', 'June',
+            'July', 'August', 'September', 'October', 'November', 'December',
+        ] %}
+            when {{ loop.index }} then '{{ name }}'
+        {%- endfor %}
+        end as month_name,
+        case iso_day_of_week
+        {%- for name in ['Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday'] %}
+            when {{ loop.index }} then '{{ name }}'
+        {%- endfor %}
+        end as day_name,
+        cast(date_trunc('month', date_day) as date) as month_start_on,
+        cast(date_trunc('week', date_day) as date) as week_start_on,
+        iso_day_of_week >= 6 as is_weekend
+    from parts
+)
+
+select * from final

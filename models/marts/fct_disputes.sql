@@ -1,0 +1,43 @@
+with
+
+disputes as (
+    select * from {{ ref('int_disputes_converted') }}
+),
+
+final as (
+    select
+        -- keys
+        dispute_key,
+        dispute_id,
+        payment_key,
+        payment_id,
+        merchant_key,
+        merchant_id,
+        customer_key,
+
+        -- properties
+        currency,
+        status,
+        reason,
+        status in ('needs_response', 'under_review') as is_open,
+
+        -- times
+        opened_at,
+        opened_on,
+        closed_at,
+        cast({{ utc_date('opened_at') }} - {{ utc_date('paid_at') }} as integer) as days_from_payment,
+        cast({{ utc_date('closed_at') }} - {{ utc_date('opened_at') }} as integer) as days_to_close,
+
+        -- money
+        amount_minor,
+        amount,
+        fee_minor,
+        rate_to_reporting,
+        reporting_amount_minor,
+
+        -- lineage
+        _batch_id
+    from disputes
+)
+
+select * from final

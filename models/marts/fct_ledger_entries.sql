@@ -1,0 +1,40 @@
+with
+
+ledger_entries as (
+    select * from {{ ref('int_ledger_entries_joined') }}
+),
+
+final as (
+    select
+        -- keys
+        ledger_entry_key,
+        ledger_transaction_id,
+        entry_no,
+        {{ surrogate_key(['merchant_id']) }} as merchant_key,
+        merchant_id,
+        ledger_account_id,
+        source_id,
+
+        -- properties
+        account_code,
+        normal_side,
+        kind,
+        currency,
+        side,
+
+        -- times
+        posted_at,
+        {{ utc_date('posted_at') }} as posted_on,
+
+        -- money
+        amount_minor,
+        signed_amount_minor,
+        account_entry_no,
+        balance_after_minor,
+
+        -- lineage
+        _batch_id
+    from ledger_entries
+)
+
+select * from final
