@@ -98,7 +98,7 @@ def empty_oltp(connection: psycopg.Connection) -> None:
         """
         select string_agg(format('%%I.%%I', schemaname, tablename), ', ')
         from pg_tables
-        where schemaname in ('core', 'ledger', 'identity', 'vault')
+        where schemaname in ('core', 'ledger', 'identity', 'vault', 'simulation')
             and not (schemaname = 'core' and tablename = any(%s))
         """,
         (reference,),
