@@ -25,4 +25,4 @@ def draw_bus_matrix(entities: Sequence[Entity]) -> str:
 
 def _cell(fact: Entity, dimension: str) -> str:
     roles = [reference.columns[0] for reference in fact.references if reference.target == dimension]
-    return "<br>".join(f"`{role}`" for role in roles)
+    return ", ".join(f"`{role}`" for role in roles)

