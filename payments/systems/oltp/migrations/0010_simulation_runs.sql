@@ -7,8 +7,8 @@ create table simulation.runs (
     days integer not null check (days > 0),
     end_on date not null,
     content_digest text not null,
-    row_counts jsonb not null,
-    document_counts jsonb not null,
+    row_counts json not null,
+    document_counts json not null,
     completed_at timestamptz not null default now(),
     documents_completed_at timestamptz,
     primary key (seed, transactions, days, end_on)
