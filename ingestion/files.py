@@ -66,20 +66,20 @@ def land_transactions(path: Path, mapping: Path | None = None, default_currency:
 
 
 def land_mapped(
-    path: Path, mapping: Mapping, default_currency: str | None, origin: str, replay_of: str | None = None
+    path: Path, mapping: Mapping, default_currency: str | None, origin: str, replays: tuple[str, ...] = ()
 ) -> LandingReport:
-    """Land a file of transactions with a mapping that has been read; ``replay_of`` names the batch that refused them.
+    """Land a file of transactions with a mapping that has been read; ``replays`` as in :class:`Staged`.
 
     Raises ``UsageError`` as :func:`land_transactions` does.
     """
     currency = _known_currency(default_currency or mapping.defaults.get("currency"))
     parameters = {"mapping": mapping.model_dump_json(), "default_currency": default_currency or ""}
-    with landing("files", "replay" if replay_of else "file", origin, parameters) as batch:
+    with landing("files", "replay" if replays else "file", origin, parameters) as batch:
         content = _read(batch.con, path, mapping)
         _stage(batch, content, mapping, currency)
         transactions = entities("files")["transactions"]
         immutable = tuple(name for name in transactions.column_names if name not in (*MUTABLE, *transactions.key))
-        batch.land(Staged(transactions, "transactions", immutable=immutable, replay_of=replay_of))
+        batch.land(Staged(transactions, "transactions", immutable=immutable, replays=replays))
         return batch.commit()
 
 

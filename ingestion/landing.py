@@ -28,8 +28,6 @@ from payments.vault.cards import PREFILTER, find_card_numbers, redact, redact_re
 
 MEMORY_LIMIT = "2GB"
 SHORTEST_CARD = 13
-UNREPLAYABLE = ("card_number", "broken_row", "broken_json")
-"""Rules whose records cannot be landed again from quarantine: digits were removed, or the text is no record."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,14 @@ class Staged:
 
     ``is_complete``: the relation holds all that the source has, so what is absent was deleted there.
     ``immutable``: columns in which a record may not differ from what landed before under its key.
-    ``replay_of``: the batch whose quarantined records these are.
+    ``replays``: the quarantine ids of the records that are landed again here.
     """
 
     entity: Entity
     relation: str
     is_complete: bool = False
     immutable: tuple[str, ...] = ()
-    replay_of: str | None = None
+    replays: tuple[str, ...] = ()
 
 
 @dataclass
@@ -81,8 +79,10 @@ class Landing:
     origin: str
     parameters: dict[str, str]
     source_at: datetime
+    """When the source was read; a source with a clock of its own sets it."""
     epoch: int = 0
     source_position: int | None = None
+    """Where in the source's own log the batch stands (a WAL position); None where it has none: the landing sequence."""
     _parts: list[EntityCommit] = field(default_factory=list)
     _placed: int = 0
 
@@ -295,7 +295,12 @@ class Landing:
             return quarantined, self._write_refused(entity, "select * from quarantine") if quarantined else [], []
         self.con.execute(f"create or replace temp table standing as {standing}")
         fresh = "select * from quarantine anti join standing using (rule, record)"
-        settled = f"select quarantine_id from standing anti join quarantine using (rule, record) where {_scope(staged)}"
+        self.con.execute(
+            "create or replace temp table looked_at as select unnest(?::varchar[]) as quarantine_id",
+            [list(staged.replays)],
+        )
+        scope = "true" if staged.is_complete else "quarantine_id in (select quarantine_id from looked_at)"
+        settled = f"select quarantine_id from standing anti join quarantine using (rule, record) where {scope}"
         quarantine_files, resolved_files = [], []
         if self._one(f"select count(*) from ({fresh})"):
             quarantine_files = self._write_refused(entity, fresh)
@@ -385,11 +390,6 @@ def open_items(pin: Pin, source: str, entity: str) -> str | None:
     if resolved := pin.files(source, entity, "resolved"):
         return f"{items} where quarantine_id not in (select quarantine_id from {parquet(resolved)})"
     return items
-
-
-def replayable(batch_id: str) -> str:
-    """Return the SQL condition for the open items of a batch that can be landed again."""
-    return f"batch_id = {text_literal(batch_id)} and rule not in ({', '.join(map(text_literal, UNREPLAYABLE))})"
 
 
 _MAY_HOLD_CARD = r"regexp_matches({}, '[0-9](?:[ -]?[0-9]){{12}}|\\u')"
@@ -532,13 +532,6 @@ def _forbidden_changes(immutable: tuple[str, ...]) -> str:
         from compared
         where differing <> ''
     """
-
-
-def _scope(staged: Staged) -> str:
-    """Return the condition for the standing items that this landing looked at again."""
-    if staged.is_complete:
-        return "true"
-    return replayable(staged.replay_of) if staged.replay_of else "false"
 
 
 def _finding(ordinal: int, column: str, text: str) -> tuple[int, str, str] | None:

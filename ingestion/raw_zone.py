@@ -180,7 +180,8 @@ def relation(entity: Entity, files: Iterable[Path], present: Iterable[str]) -> s
 
 def parquet(files: Iterable[Path]) -> str:
     """Return the table function that reads these Parquet files."""
-    return f"read_parquet([{', '.join(file_literal(path) for path in files)}], union_by_name = true)"
+    names = ", ".join(file_literal(path) for path in files)
+    return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
 
 
 def file_literal(path: Path) -> str:
