@@ -1,0 +1,204 @@
+"""The rules of the gate: what must hold of every staging model before anything is built from it.
+
+Each rule is data: a name, the relation, the columns it reads and a condition. Deleted records keep only their key, so
+conditions that need a value look at the living ones.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from payments.vault.cards import PREFILTER
+
+CARD_FUNCTION = "has_card_number"
+LARGEST_AMOUNT = 10**13
+"""No single amount reaches this many minor units (a hundred billion of a currency with two decimals)."""
+
+STATUSES: Mapping[str, tuple[str, ...]] = {
+    "stg_oltp__merchants": ("active", "restricted", "closed"),
+    "stg_oltp__payment_intents": (
+        "requires_payment_method",
+        "requires_confirmation",
+        "requires_action",
+        "processing",
+        "requires_capture",
+        "succeeded",
+        "canceled",
+    ),
+    "stg_oltp__charges": ("pending", "succeeded", "failed"),
+    "stg_oltp__refunds": ("pending", "requires_action", "succeeded", "failed", "canceled"),
+    "stg_oltp__disputes": ("needs_response", "under_review", "won", "lost"),
+    "stg_files__transactions": ("pending", "succeeded", "failed", "refunded", "disputed"),
+}
+"""The states an object of a relation can be in."""
+
+SMALLEST_AMOUNT: Mapping[str, int] = {
+    "stg_oltp__payment_intents": 1,
+    "stg_oltp__charges": 1,
+    "stg_oltp__refunds": 1,
+    "stg_oltp__disputes": 1,
+    "stg_oltp__ledger_entries": 1,
+    "stg_files__transactions": 0,
+}
+"""The smallest ``amount_minor`` of a relation: a file may report a payment of nothing, a charge is never empty."""
+
+BRANDS = ("visa", "mastercard", "amex", "discover", "jcb", "unionpay")
+CURRENCY_COLUMNS = frozenset({"currency", "default_currency"})
+COUNTRY_COLUMNS = frozenset({"country", "ip_country", "issuer_country"})
+
+REQUIRED_RELATIONS = frozenset({*STATUSES, *SMALLEST_AMOUNT, "stg_oltp__customers", "stg_oltp__payment_methods"})
+"""Relations without which the gate cannot speak: when one is not built, the gate is closed."""
+
+
+@dataclass(frozen=True)
+class InSet:
+    """Every value that is present is one of ``values``."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Between:
+    """Every value that is present lies in [lowest, highest]."""
+
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class NoRow:
+    """No row fulfils this SQL condition; a condition that is null counts as not fulfilled."""
+
+    condition: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule on one relation. ``InSet`` and ``Between`` speak of the one column named."""
+
+    name: str
+    relation: str
+    columns: tuple[str, ...]
+    condition: InSet | Between | NoRow
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A staging model as the warehouse holds it: its columns with their types, and how many rows."""
+
+    name: str
+    columns: Mapping[str, str]
+    rows: int
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that hold text of a source; those that the landing writer makes start with an underscore."""
+        return tuple(
+            name for name, kind in self.columns.items() if kind in {"VARCHAR", "JSON"} and not name.startswith("_")
+        )
+
+
+def card_condition(column: str) -> str:
+    """Return the SQL condition that is true where a column holds a card number.
+
+    The prefilter runs in the engine; only the few texts that pass it reach the screening the landing writer uses.
+    """
+    pattern = PREFILTER.replace("'", "''")
+    text = f'cast("{column}" as varchar)'
+    return f"case when regexp_matches({text}, '{pattern}') then {CARD_FUNCTION}({text}) else false end"
+
+
+def rules_for(relation: Relation, currencies: tuple[str, ...], countries: tuple[str, ...]) -> Iterator[Rule]:
+    """Yield the rules of a relation, given the known currency and country codes."""
+    name, columns = relation.name, relation.columns
+
+    if relation.text_columns:
+        found = " or ".join(card_condition(column) for column in relation.text_columns)
+        yield Rule("no_card_number", name, relation.text_columns, NoRow(found))
+    for column in columns:
+        if column in CURRENCY_COLUMNS:
+            yield Rule("known_currency", name, (column,), InSet(currencies))
+        if column in COUNTRY_COLUMNS:
+            yield Rule("known_country", name, (column,), InSet(countries))
+    if name in STATUSES:
+        yield Rule("status_in_set", name, ("status",), InSet(STATUSES[name]))
+    if name in SMALLEST_AMOUNT:
+        yield Rule("amount_in_range", name, ("amount_minor",), Between(SMALLEST_AMOUNT[name], LARGEST_AMOUNT))
+    if "anomaly_score" in columns:
+        yield Rule("anomaly_score_in_range", name, ("anomaly_score",), Between(0, 1))
+    if "is_deleted" in columns:
+        yield from _presence_rules(relation)
+    yield from _SPECIAL_RULES.get(name, ())
+
+
+def _presence_rules(relation: Relation) -> Iterator[Rule]:
+    """Yield the rule that a living row has the money, currency and status that the other rules judge when present."""
+    judged = [
+        column
+        for column in ("amount_minor", "currency", "default_currency", "status")
+        if column in relation.columns
+        # A file need not give a status; none means succeeded.
+        and not (relation.name == "stg_files__transactions" and column == "status")
+    ]
+    if judged:
+        absent = " or ".join(f"{column} is null" for column in judged)
+        yield Rule("money_fields_present", relation.name, tuple(judged), NoRow(f"not is_deleted and ({absent})"))
+
+
+_BRAND_LIST = ", ".join(f"'{brand}'" for brand in BRANDS)
+
+_SPECIAL_RULES: Mapping[str, tuple[Rule, ...]] = {
+    "stg_oltp__charges": (
+        Rule(
+            "captured_within_amount",
+            "stg_oltp__charges",
+            ("amount_minor", "amount_captured_minor", "amount_refunded_minor"),
+            NoRow(
+                "not is_deleted and not coalesce(amount_captured_minor between 0 and amount_minor"
+                " and amount_refunded_minor between 0 and amount_captured_minor, false)"
+            ),
+        ),
+    ),
+    "stg_oltp__payment_methods": (
+        Rule(
+            "masked_pan_format",
+            "stg_oltp__payment_methods",
+            ("brand", "last4", "exp_month", "exp_year", "fingerprint"),
+            NoRow(
+                "not is_deleted and not coalesce("
+                "(type = 'bank_debit'"
+                f" or (brand in ({_BRAND_LIST}) and last4 is not null"
+                " and exp_month is not null and exp_year is not null))"
+                " and (last4 is null or regexp_full_match(last4, '[0-9]{4}'))"
+                " and (exp_month is null or exp_month between 1 and 12)"
+                " and (exp_year is null or exp_year between 2000 and 2100)"
+                " and regexp_full_match(fingerprint, 'fp_[0-9a-f]+'), false)"
+            ),
+        ),
+    ),
+    "stg_oltp__customers": (
+        Rule(
+            "consent_present",
+            "stg_oltp__customers",
+            ("has_marketing_consent", "consent_at"),
+            NoRow("not is_deleted and (has_marketing_consent is null or consent_at is null)"),
+        ),
+        Rule(
+            "retention_present",
+            "stg_oltp__customers",
+            ("retention_until", "consent_at", "created_at"),
+            NoRow(
+                "not is_deleted and not coalesce(retention_until >= cast(consent_at as date)"
+                " and retention_until >= cast(created_at as date), false)"
+            ),
+        ),
+    ),
+    "stg_documents__fraud_scores": (
+        Rule(
+            "decision_in_set",
+            "stg_documents__fraud_scores",
+            ("decision",),
+            InSet(("allow", "review", "block")),
+        ),
+        Rule("score_in_range", "stg_documents__fraud_scores", ("score",), Between(0, 1)),
+    ),
+}

@@ -1,0 +1,85 @@
+"""A small warehouse file with staging models that hold no violation, for the gate to judge."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from payments.settings import settings
+
+LINEAGE = (
+    "false as is_deleted, '00000001/0000' as _position, now() as _source_at, 'b1' as _batch_id, 1::bigint as _sequence"
+)
+MOMENT = "timestamptz '2026-06-01 10:00:00+00'"
+
+STAGING = {
+    "stg_oltp__merchants": """
+        'acct_1' as merchant_id, '5411' as mcc, 'Corner shop' as business_name, 'DE' as country,
+        'EUR' as default_currency, 'active' as status
+    """,
+    "stg_oltp__customers": f"""
+        'acct_1' as merchant_id, 'cus_1' as customer_id, 'mt_aa' as merchant_token, 'nt_bb' as network_token,
+        'DE' as country, 'Bonn' as city, 'example.org' as email_domain, true as has_marketing_consent,
+        {MOMENT} as consent_at, date '2036-06-01' as retention_until, {MOMENT} as created_at
+    """,
+    "stg_oltp__payment_methods": """
+        'acct_1' as merchant_id, 'pm_1' as payment_method_id, 'cus_1' as customer_id, 'card' as type, 'visa' as brand,
+        '4242' as last4, 12 as exp_month, 2030 as exp_year, 'credit' as funding, 'DE' as issuer_country,
+        'fp_0123456789abcdef' as fingerprint
+    """,
+    "stg_oltp__payment_intents": """
+        'acct_1' as merchant_id, 'pi_1' as payment_intent_id, 'cus_1' as customer_id, 'EUR' as currency,
+        'succeeded' as status, 1000::bigint as amount_minor, 1000::bigint as amount_received_minor
+    """,
+    "stg_oltp__charges": f"""
+        'acct_1' as merchant_id, 'ch_1' as charge_id, 'pi_1' as payment_intent_id, 'cus_1' as customer_id,
+        'pm_1' as payment_method_id, 'dev_1' as device_id, 'EUR' as currency, 'succeeded' as status,
+        cast(null as varchar) as failure_code, 'DE' as ip_country, 'Bonn' as ip_city,
+        cast(0.1 as numeric(5, 4)) as anomaly_score, 1000::bigint as amount_minor,
+        1000::bigint as amount_captured_minor, 0::bigint as amount_refunded_minor, {MOMENT} as created_at
+    """,
+    "stg_oltp__refunds": """
+        'acct_1' as merchant_id, 're_1' as refund_id, 'ch_1' as charge_id, 'EUR' as currency, 'succeeded' as status,
+        'duplicate' as reason, 100::bigint as amount_minor
+    """,
+    "stg_oltp__disputes": """
+        'acct_1' as merchant_id, 'dp_1' as dispute_id, 'ch_1' as charge_id, 'EUR' as currency, 'won' as status,
+        'fraudulent' as reason, 100::bigint as amount_minor
+    """,
+    "stg_oltp__ledger_entries": """
+        'lt_1' as ledger_transaction_id, 1 as entry_no, 'platform:bank:EUR' as ledger_account_id, 'EUR' as currency,
+        'D' as side, 100::bigint as amount_minor
+    """,
+    "stg_documents__click_events": f"""
+        'evt_1' as event_id, 'acct_1' as merchant_id, '/checkout' as page, '{{"items": 2}}' as properties,
+        {MOMENT} as occurred_at
+    """,
+    "stg_documents__fraud_scores": """
+        'fraud_1:k' as fraud_score_id, 'k' as payment_key, 'fraud_1' as model_version, 0.2::double as score,
+        'allow' as decision
+    """,
+    "stg_files__transactions": f"""
+        't1' as transaction_id, 'm1' as merchant_id, 'c1' as customer_id, 'USD' as currency, 'DE' as ip_country,
+        'succeeded' as status, 0.5::double as anomaly_score, 0::bigint as amount_minor, {MOMENT} as transaction_at
+    """,
+}
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A warehouse file that satisfies every rule, its good rows kept in schema good; state lies beside it."""
+    path = tmp_path / "warehouse.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        connection.execute("create schema dev_staging; create schema dev_reference; create schema good")
+        for name, columns in STAGING.items():
+            connection.execute(f"create table good.{name} as select {columns}, {LINEAGE}")
+            connection.execute(f"create table dev_staging.{name} as select * from good.{name}")
+        connection.execute("create table dev_reference.currencies as select unnest(['EUR', 'USD', 'JPY']) as currency")
+        connection.execute("create table dev_reference.countries as select unnest(['DE', 'US', 'NA']) as country")
+    monkeypatch.setenv("PAYMENTS_HOME", str(tmp_path))
+    monkeypatch.setenv("PAYMENTS_WAREHOUSE", str(path))
+    settings.cache_clear()
+    yield path
+    settings.cache_clear()
