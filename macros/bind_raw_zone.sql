@@ -29,13 +29,10 @@
 {%- endmacro %}
 
 
-{#- The folder of the raw zone, as an escaped SQL string body. -#}
+{#- The folder of the raw zone, written so that [, * and ? in its name are no patterns to DuckDB's readers. -#}
 {% macro raw_zone_folder() -%}
-    {%- set folder = env_var('PAYMENTS_RAW', '') -%}
-    {%- if not folder -%}
-        {%- set folder = env_var('PAYMENTS_HOME', '.payments') ~ '/raw' -%}
-    {%- endif -%}
-    {{ return(folder) }}
+    {%- set folder = env_var('PAYMENTS_RAW', '') or env_var('PAYMENTS_HOME', '.payments') ~ '/raw' -%}
+    {{ return(modules.re.sub('([[*?])', '[\\1]', folder)) }}
 {%- endmacro %}
 
 
