@@ -15,6 +15,7 @@ GUTTER = 46
 GAP = 34
 HEADER = 25
 ROW = 15.5
+LETTER = 5.1  # the mean width of a letter at the size of the lines, on the safe side
 PADDING = 8
 LANE = 40
 ARROW = Pen("#43526a", 1.6)
@@ -75,13 +76,14 @@ def _subtitle(inventory: Inventory) -> str:
     models = sum(len(names) for names in inventory.models.values())
     tables = sum(len(names) for names in inventory.tables.values())
     return (
-        f"{tables} operational tables, {len(inventory.collections)} document collections and files land once, "
-        f"{sum(inventory.landed.values())} entities in all; {models} dbt models make the warehouse."
+        f"{tables} operational tables and {len(inventory.collections)} document collections; "
+        f"{sum(inventory.landed.values())} entities land, identity and keys never do; "
+        f"{models} dbt models make the warehouse."
     )
 
 
 def _columns(inventory: Inventory) -> list[tuple[float, list[Card]]]:
-    """Return the width and the cards of each column, from left to right and from top to bottom."""
+    """Return the least width and the cards of each column, from left to right and from top to bottom."""
     tables = [line for schema, names in inventory.tables.items() for line in (f"#{schema}", *names)]
     sources = _by_source(inventory.models.get("staging", ()))
     raw = [f"{source}: {_count(count, 'entity', 'entities')}" for source, count in inventory.landed.items()]
@@ -160,7 +162,8 @@ def _place(columns: Sequence[tuple[float, Sequence[Card]]]) -> dict[str, Box]:
     heights = [sum(card.height for card in cards) + GAP * (len(cards) - 1) for _, cards in columns]
     places: dict[str, Box] = {}
     x = float(LEFT)
-    for (width, cards), height in zip(columns, heights, strict=True):
+    for (least, cards), height in zip(columns, heights, strict=True):
+        width = max(least, *(LETTER * len(line) + 2 * PADDING for card in cards for line in card.lines))
         y = TOP + (max(heights) - height) / 2
         for card in cards:
             places[card.title] = Box(x, y, width, card.height)

@@ -95,11 +95,12 @@ def to_dot(entities: Sequence[Entity], style: Style) -> str:
         own, theirs = _ends(reference, target)
         tail, head = f"{quote(target.name)}:{_port(target, theirs)}", f"{quote(entity.name)}:{_port(entity, own)}"
         lines.append(f"{tail} -> {head} [id={quote(_edge_id(entity, reference))}];")
+    referring = {entity.name for entity, _ in _lines(entities, style)}
     lines += [
-        f"{quote(last)} -> {quote(entity.name)} [style=invis, weight=0];"
-        for last in sorted({entity.name for entity, _ in _lines(entities, style) if entity.group == style.left})
-        for entity in entities
-        if entity.group != style.left
+        f"{quote(first.name)} -> {quote(second.name)} [style=invis];"
+        for first in entities
+        for second in entities
+        if first.group == style.left != second.group and second.name not in referring
     ]
     lines.append("}")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """The generated files: what they are made from, writing them, and telling which of the committed ones are stale."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,12 @@ OLTP_STYLE = Style(
     },
     codes=frozenset({"core.currencies", "core.countries", "core.merchant_categories"}),
 )
-WAREHOUSE_STYLE = Style(
-    title="Warehouse",
-    subtitle="Marts of the dbt project, drawn from its manifest. Every reference is proved by a relationships test.",
-    themes={"dimensions": BLUE, "facts": GREEN, "aggregates": AMBER},
+
+STAR_STYLE = Style(
+    title="The star of payments",
+    subtitle="One row a payment, and the dimensions that tell who, where, when and in which currency.",
+    themes={"dimensions": BLUE, "facts": GREEN},
     group_titles={},
-    codes=frozenset({"dim_date", "dim_currency", "dim_country"}),
-    tags=True,
-    left="dimensions",
 )
 
 
@@ -89,7 +88,8 @@ def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
         FOLDER / "architecture.svg": draw_architecture(take_inventory(tables, documents, manifest)),
         FOLDER / "oltp_erd.svg": draw_erd(tables, OLTP_STYLE),
         FOLDER / "document_model.svg": draw_erd(documents, _document_style(documents)),
-        FOLDER / "warehouse_erd.svg": draw_erd(marts, WAREHOUSE_STYLE),
+        FOLDER / "payments_star.svg": draw_erd(star(marts, "fct_payments"), STAR_STYLE),
+        FOLDER / "warehouse_erd.svg": draw_erd(marts, _warehouse_style(marts)),
         FOLDER / "bus_matrix.md": f"# Bus matrix\n\nFacts by the dimensions they refer to.\n\n{matrix}".encode(),
         OVERVIEW: with_bus_matrix(OVERVIEW.read_text(encoding="utf-8"), matrix).encode(),
     }
@@ -110,6 +110,14 @@ def take_inventory(tables: list[Entity], documents: list[Entity], manifest: dict
     )
 
 
+def star(marts: list[Entity], fact: str) -> list[Entity]:
+    """Return a fact and the dimensions it refers to, these without references of their own."""
+    centre = next(mart for mart in marts if mart.name == fact)
+    targets = {reference.target for reference in centre.references}
+    rays = [replace(mart, references=()) for mart in marts if mart.name in targets and mart.group == "dimensions"]
+    return [*rays, centre]
+
+
 def with_bus_matrix(text: str, matrix: str) -> str:
     """Return ``text`` with the table between its two markers replaced.
 
@@ -121,6 +129,19 @@ def with_bus_matrix(text: str, matrix: str) -> str:
     if not start or not end:
         raise UsageError(f"{OVERVIEW.name} lacks its markers: put {START} and {END} where the table belongs")
     return f"{before}{start}\n\n{matrix}\n{end}{after}"
+
+
+def _warehouse_style(marts: list[Entity]) -> Style:
+    """Name dimensions beside the columns that refer to them: nearly every fact refers to nearly every dimension."""
+    return Style(
+        title="Warehouse",
+        subtitle="Marts of the dbt project, drawn from its manifest. A relationships test proves every reference.",
+        themes={"dimensions": BLUE, "facts": GREEN, "aggregates": AMBER},
+        group_titles={},
+        codes=frozenset(mart.name for mart in marts if mart.group == "dimensions"),
+        tags=True,
+        left="dimensions",
+    )
 
 
 def _document_style(documents: list[Entity]) -> Style:

@@ -6,7 +6,7 @@ from pathlib import Path
 from payments.diagrams.browser import read_page, take_picture
 
 OVERVIEW = "/index.html#!/overview"
-DIAGRAMS = ("architecture", "warehouse_erd", "oltp_erd", "document_model")
+DIAGRAMS = ("architecture", "payments_star", "warehouse_erd", "oltp_erd", "document_model")
 # Loads each picture as the overview does and writes down how wide it came out.
 MEASURING_PAGE = """<!doctype html><body>{pictures}<script>
 addEventListener("load", () => document.querySelectorAll("img").forEach(

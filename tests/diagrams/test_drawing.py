@@ -98,7 +98,7 @@ def test_architecture_shows_what_the_inventory_holds() -> None:
         "feat_payments",
     ):
         assert shown in texts
-    assert any("3 operational tables, 1 document collections" in text for text in texts)
+    assert any("3 operational tables and 1 document collections; 4 entities land" in text for text in texts)
 
 
 def _text(name: str) -> Column:
