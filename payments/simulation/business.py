@@ -1,0 +1,205 @@
+"""The whole history as arrays: population, intents, charges and all that follows from them. Pure: no store is touched."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+
+from payments.simulation.aftermath import (
+    REFUND_STATUSES,
+    Disputes,
+    Refunds,
+    aftermath,
+    anomaly_scores,
+    fees_of,
+)
+from payments.simulation.arrays import Ints
+from payments.simulation.fraud import Fraud, card_testing, fraud_budget, stolen_cards
+from payments.simulation.population import DAY, SECOND, Population, build_population
+from payments.simulation.postings import Ledger, Settled, post_all, settle
+from payments.simulation.purchases import (
+    PENDING,
+    SUCCEEDED,
+    Charges,
+    Intents,
+    abandoned_intents,
+    concatenate,
+    ordinary_payments,
+    take,
+)
+from payments.simulation.streams import Streams
+
+INTENT_STATUSES = ("succeeded", "processing", "requires_payment_method", "canceled")
+_GIVEN_UP_AFTER = 3 * DAY
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What identifies a history: the number of charges, the days they spread over, the seed and the last day."""
+
+    transactions: int
+    days: int
+    seed: int
+    end: date
+
+    @property
+    def start_moment(self) -> int:
+        """The first moment of the history, in microseconds since 1970."""
+        return self.end_moment - self.days * DAY
+
+    @property
+    def end_moment(self) -> int:
+        """The first moment after the history, in microseconds since 1970."""
+        midnight = datetime.combine(self.end + timedelta(days=1), datetime.min.time(), tzinfo=UTC)
+        return int(midnight.timestamp()) * SECOND
+
+    @property
+    def end_month(self) -> int:
+        """The month of the last day, counted from year 0."""
+        return self.end.year * 12 + self.end.month - 1
+
+
+@dataclass(frozen=True)
+class Business:
+    """A history. Intents, charges, refunds and disputes are in order of time; the other arrays run beside them."""
+
+    plan: Plan
+    population: Population
+    intents: Intents
+    intent_status: Ints
+    intent_received: Ints
+    intent_updated: Ints
+    charges: Charges
+    charge_amount: Ints
+    charge_money: Ints
+    charge_merchant: Ints
+    charge_customer: Ints
+    charge_fee: Ints
+    charge_refunded: Ints
+    charge_updated: Ints
+    charge_score: Ints
+    refunds: Refunds
+    disputes: Disputes
+    settled: Settled
+    ledger: Ledger
+    customer_created: Ints
+    method_created: Ints
+
+
+def build_business(plan: Plan) -> Business:
+    """Draw the history of a plan: exactly `plan.transactions` charges."""
+    streams = Streams(plan.seed)
+    population, intents, charges = _payments(streams, plan)
+    merchant = population.customers.merchant[intents.customer][charges.intent]
+    amount, money = intents.amount[charges.intent], intents.money[charges.intent]
+    category = population.merchants.category[merchant]
+    is_paid = charges.status == SUCCEEDED
+    fee = np.where(
+        is_paid,
+        fees_of(amount, population.merchants.fee_basis_points[merchant], population.merchants.fee_fixed[merchant]),
+        0,
+    )
+    refunds, disputes = aftermath(streams, charges, amount, money, category, plan.end_moment)
+    settled = settle(
+        merchant[is_paid], money[is_paid], amount[is_paid], fee[is_paid], charges.created[is_paid], plan.end_moment
+    )
+    refunded = np.zeros(len(amount), np.int64)
+    is_live = refunds.status != REFUND_STATUSES.index("failed")  # a pending refund is taken from the charge already
+    np.add.at(refunded, refunds.charge[is_live], refunds.amount[is_live])
+    updated = charges.created.copy()
+    np.maximum.at(updated, refunds.charge[is_live], refunds.created[is_live])
+    np.maximum.at(updated, disputes.charge, disputes.created)
+    status, received, intent_updated = _intent_endings(plan, intents, charges)
+    customer_created, method_created = _first_seen(streams, plan, population, intents, charges)
+    return Business(
+        plan=plan,
+        population=population,
+        intents=intents,
+        intent_status=status,
+        intent_received=received,
+        intent_updated=intent_updated,
+        charges=charges,
+        charge_amount=amount,
+        charge_money=money,
+        charge_merchant=merchant,
+        charge_customer=intents.customer[charges.intent],
+        charge_fee=fee,
+        charge_refunded=refunded,
+        charge_updated=updated,
+        charge_score=anomaly_scores(streams, charges),
+        refunds=refunds,
+        disputes=disputes,
+        settled=settled,
+        ledger=post_all(merchant, money, amount, fee, charges.created, is_paid, settled, refunds, disputes),
+        customer_created=customer_created,
+        method_created=method_created,
+    )
+
+
+def _payments(streams: Streams, plan: Plan) -> tuple[Population, Intents, Charges]:
+    """Draw ordinary and fraudulent payments and put them in order of time."""
+    start, days = plan.start_moment, plan.days
+    population = build_population(streams, plan.transactions, start, plan.end_month)
+    tested, stolen = fraud_budget(plan.transactions)
+    all_intents, all_charges = ordinary_payments(streams, population, plan.transactions, start, days)
+    known = take(all_charges, np.arange(plan.transactions - tested - stolen))
+    frauds: list[Fraud] = []
+    if stolen:
+        frauds.append(stolen_cards(streams, population, all_intents, known, stolen, start, days))
+    if tested:
+        frauds.append(card_testing(streams, population, tested, start, days, plan.end_month))
+        population = frauds[-1].population
+    fraud_count = sum(len(fraud.charges.intent) for fraud in frauds)
+    charges = take(all_charges, np.arange(plan.transactions - fraud_count))
+    intents = take(all_intents, np.arange(int(charges.intent.max()) + 1))
+    intents = concatenate([intents, abandoned_intents(streams, intents)])
+    for fraud in frauds:
+        moved = replace(fraud.charges, intent=fraud.charges.intent + len(intents.created))
+        charges, intents = concatenate([charges, moved]), concatenate([intents, fraud.intents])
+
+    in_time = np.argsort(intents.created, kind="stable")
+    place = np.empty_like(in_time)
+    place[in_time] = np.arange(len(in_time))
+    charges = replace(charges, intent=place[charges.intent])
+    return population, take(intents, in_time), take(charges, np.argsort(charges.created, kind="stable"))
+
+
+def _intent_endings(plan: Plan, intents: Intents, charges: Charges) -> tuple[Ints, Ints, Ints]:
+    """Return status, amount received and last change of each intent."""
+    count = len(intents.created)
+    best = np.zeros(count, np.int64)
+    np.maximum.at(best, charges.intent, charges.status)
+    last = intents.created.copy()
+    np.maximum.at(last, charges.intent, charges.created)
+    is_given_up = last + _GIVEN_UP_AFTER < plan.end_moment
+    failed = np.where(is_given_up, INTENT_STATUSES.index("canceled"), INTENT_STATUSES.index("requires_payment_method"))
+    status = np.where(best == SUCCEEDED, 0, np.where(best == PENDING, 1, failed))
+    received = np.where(best == SUCCEEDED, intents.amount, 0)
+    updated = np.where((best == 0) & is_given_up, last + _GIVEN_UP_AFTER, last)
+    return status, received, updated
+
+
+def _first_seen(
+    streams: Streams, plan: Plan, population: Population, intents: Intents, charges: Charges
+) -> tuple[Ints, Ints]:
+    """Return when each customer and each payment method was created: never after its first use."""
+    generator = streams.stream("first seen")
+    customers, methods = population.customers, population.methods
+    count = len(customers.merchant)
+    minute = 60 * SECOND
+    first_intent = np.full(count, plan.end_moment)
+    np.minimum.at(first_intent, intents.customer, intents.created)
+    opened = population.merchants.created[customers.merchant]
+    years = (generator.random(count) * 700 * DAY).astype(np.int64)
+    before = np.maximum(plan.start_moment - years, opened + DAY)
+    just_before = first_intent - generator.integers(minute, 30 * minute, count)
+    never_bought = first_intent == plan.end_moment
+    created = np.where(customers.joined_before | never_bought, before, just_before)
+
+    first_use = np.full(len(methods.customer), plan.end_moment)
+    np.minimum.at(first_use, charges.method, charges.created)
+    chosen = np.flatnonzero(intents.method >= 0)
+    np.minimum.at(first_use, intents.method[chosen], intents.created[chosen])
+    stored = created[methods.customer] + (generator.random(len(first_use)) * 200 * DAY).astype(np.int64)
+    stored = np.minimum(stored, first_use - generator.integers(5 * SECOND, minute, len(first_use)))
+    return created, np.maximum(created[methods.customer], stored)

@@ -1,0 +1,469 @@
+"""The history as tables of the operational store: for each its columns, made slice by slice so that memory stays small."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from payments.simulation.aftermath import (
+    DISPUTE_REASONS,
+    DISPUTE_STATUSES,
+    REFUND_REASONS,
+    REFUND_STATUSES,
+    REFUNDED,
+    WON,
+    settlement_moment,
+)
+from payments.simulation.arrays import Flags, Ints
+from payments.simulation.business import INTENT_STATUSES, Business
+from payments.simulation.identities import Identities
+from payments.simulation.ids import IdSpace, hashes
+from payments.simulation.population import BANK_DEBIT, CITIES, CITY_COUNTRY, DAY, INSTRUMENT_TYPES
+from payments.simulation.postings import CODES, DEBIT_NORMAL, KINDS
+from payments.simulation.purchases import FAILED, PENDING, SUCCEEDED
+from payments.simulation.streams import Streams
+from payments.simulation.world import BRANDS, CATEGORIES, COUNTRIES, DEVICE_TYPES, FAILURES, FUNDINGS, MONIES
+from payments.vault import KeyRing, card_fingerprint, merchant_token, network_prefix_token, network_token
+
+Column = Callable[[slice], pa.Array]
+COUNTRY_CODES = tuple(country.code for country in COUNTRIES)
+CURRENCIES = tuple(money.code for money in MONIES)
+_RETENTION = 2557 * DAY  # seven years
+_SHOP_WORDS = (
+    "Harbour", "Maple", "Silver", "Northern", "Cedar", "Lantern", "Blue", "Copper", "Garden", "Summit",
+    "River", "Amber", "Willow", "Orchid", "Atlas", "Beacon", "Meadow", "Coral", "Granite", "Juniper",
+    "Velvet", "Falcon", "Ivory", "Sable", "Tulip", "Violet", "Walnut", "Zephyr", "Comet", "Delta",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to write: its name with schema, its number of rows, and a function for each column."""
+
+    name: str
+    rows: int
+    columns: dict[str, Column]
+
+    def batch(self, rows: slice) -> pa.RecordBatch:
+        """Return a slice of the table."""
+        return pa.RecordBatch.from_arrays([column(rows) for column in self.columns.values()], names=list(self.columns))
+
+
+def _labels(names: Sequence[str], codes: Ints) -> Column:
+    """Name each code; a negative code is null."""
+    values = pa.array(names, pa.string())
+    return lambda rows: values.take(pa.array(codes[rows], mask=codes[rows] < 0))
+
+
+def _taken(values: pa.Array, index: Ints) -> Column:
+    return lambda rows: values.take(pa.array(index[rows], mask=index[rows] < 0))
+
+
+def _numbers(values: Ints | Flags, is_null: Flags | None = None) -> Column:
+    return lambda rows: pa.array(values[rows], mask=None if is_null is None else is_null[rows])
+
+
+def _moments(values: Ints) -> Column:
+    """Moments in microseconds; a negative one is null."""
+    kind = pa.timestamp("us", tz="UTC")
+    return lambda rows: pa.array(values[rows], pa.int64(), mask=values[rows] < 0).cast(kind)
+
+
+def _dates(moments: Ints) -> Column:
+    return lambda rows: pa.array((moments[rows] // DAY).astype(np.int32)).cast(pa.date32())
+
+
+def _ids(space: IdSpace, counters: Ints) -> Column:
+    return lambda rows: space.arrow(counters[rows])
+
+
+def _constant(value: str, count: int) -> Column:
+    return lambda rows: pa.repeat(value, len(range(*rows.indices(count))))
+
+
+def _hex(values: Iterable[bytes]) -> pa.Array:
+    return pa.array([f"\\x{value.hex()}" for value in values], pa.string())
+
+
+def _rank(moments: Ints) -> Ints:
+    """Return the place of each row in the order of time: counters that tell nothing about how the row was drawn."""
+    order = np.argsort(moments, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank
+
+
+class Tables:
+    """All tables of a history, in an order that satisfies the foreign keys."""
+
+    def __init__(self, business: Business) -> None:
+        self.business = business
+        self.streams = Streams(business.plan.seed)
+        self.identities = Identities(self.streams, business.population.subjects)
+        self.spaces = {
+            prefix: IdSpace(business.plan.seed, prefix)
+            for prefix in ("acct", "cus", "pm", "pi", "ch", "re", "dp", "txn", "lt", "dev")
+        }
+
+    @cached_property
+    def merchant_ids(self) -> pa.Array:
+        """The id of each merchant."""
+        return self.spaces["acct"].arrow(_rank(self.business.population.merchants.created))
+
+    @cached_property
+    def customer_ids(self) -> pa.Array:
+        """The id of each customer."""
+        return self.spaces["cus"].arrow(_rank(self.business.customer_created))
+
+    @cached_property
+    def method_ids(self) -> pa.Array:
+        """The id of each payment method."""
+        return self.spaces["pm"].arrow(_rank(self.business.method_created))
+
+    def device_ids(self, devices: Ints) -> pa.Array:
+        """The ids of these devices, scattered so that neighbours in the plan are none in the store."""
+        return self.spaces["dev"].arrow(devices * 0x9E3779B1 % (1 << 31))
+
+    def digest(self) -> str:
+        """Return a digest of the generated history (not of ciphertexts and tokens, which depend on keys)."""
+        business, digest = self.business, hashlib.sha256()
+        for values in (
+            business.charges.created,
+            business.charge_amount,
+            business.charges.status,
+            business.charges.device,
+            business.charge_customer,
+            business.charge_updated,
+            business.refunds.created,
+            business.disputes.updated,
+            business.ledger.entry_balance,
+            business.method_created,
+        ):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        sample = np.arange(min(64, len(business.charge_amount)))
+        digest.update(self.spaces["ch"].matrix(sample).tobytes())
+        return digest.hexdigest()
+
+    def all(self, ring: KeyRing) -> list[Table]:
+        """Return every table in the order of writing; identity is encrypted and tokens are made with this ring."""
+        return [
+            self._merchants(),
+            self._subjects(ring),
+            self._customers(ring),
+            self._identity(),
+            self._methods(ring),
+            self._intents(),
+            self._charges(ring),
+            self._refunds(),
+            self._disputes(),
+            self._balance_transactions(),
+            self._accounts(),
+            self._ledger_transactions(),
+            self._entries(),
+        ]
+
+    def _merchants(self) -> Table:
+        merchants, generator = self.business.population.merchants, self.streams.stream("shop names")
+        count = len(merchants.weight)
+        first, second = (generator.integers(0, len(_SHOP_WORDS), count).tolist() for _ in range(2))
+        names = pa.array(
+            [
+                f"{_SHOP_WORDS[one]} {_SHOP_WORDS[two]} {CATEGORIES[category].noun}"
+                if one != two
+                else f"{_SHOP_WORDS[one]} {CATEGORIES[category].noun}"
+                for one, two, category in zip(first, second, merchants.category.tolist(), strict=True)
+            ]
+        )
+        columns: dict[str, Column] = {
+            "merchant_id": lambda rows: self.merchant_ids[rows],
+            "business_name": lambda rows: names[rows],
+            "mcc": _labels([entry.mcc for entry in CATEGORIES], merchants.category),
+            "country": _labels(COUNTRY_CODES, merchants.country),
+            "default_currency": _labels(CURRENCIES, merchants.money),
+            "status": _labels(("active", "restricted"), merchants.status),
+            "fee_basis_points": _numbers(merchants.fee_basis_points),
+            "fee_fixed_minor": _numbers(merchants.fee_fixed),
+            "created_at": _moments(merchants.created),
+            "updated_at": _moments(merchants.created),
+        }
+        return Table("core.merchants", count, columns)
+
+    def _subjects(self, ring: KeyRing) -> Table:
+        subjects = self.business.population.subjects
+        known_since = np.full(len(subjects.country), self.business.plan.end_moment)
+        np.minimum.at(known_since, self.business.population.customers.subject, self.business.customer_created)
+        keys = _hex(self.identities.wrapped_keys(ring))
+        ids = pa.array([str(subject) for subject in self.identities.subject_ids])
+        columns: dict[str, Column] = {
+            "subject_id": lambda rows: ids[rows],
+            "key_id": _constant(ring.active_key_id, len(ids)),
+            "wrapped_key": lambda rows: keys[rows],
+            "created_at": _moments(known_since),
+        }
+        return Table("vault.subjects", len(ids), columns)
+
+    def _customers(self, ring: KeyRing) -> Table:
+        customers, subjects = self.business.population.customers, self.business.population.subjects
+        persons, merchant_ids = self.identities.persons, self.merchant_ids.to_pylist()
+        owner = customers.subject.tolist()
+        pairs = zip(customers.merchant.tolist(), owner, strict=True)
+        scoped = pa.array([merchant_token(ring, merchant_ids[shop], persons[who].email) for shop, who in pairs])
+        across = pa.array([network_token(ring, person.email) for person in persons])
+        domains = pa.array([person.email_domain for person in persons])
+        created = self.business.customer_created
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, customers.merchant),
+            "customer_id": lambda rows: self.customer_ids[rows],
+            "merchant_token": lambda rows: scoped[rows],
+            "network_token": _taken(across, customers.subject),
+            "country": _labels(COUNTRY_CODES, subjects.country[customers.subject]),
+            "city": _labels(CITIES, subjects.city[customers.subject]),
+            "email_domain": _taken(domains, customers.subject),
+            "has_marketing_consent": _numbers(customers.has_consent),
+            "consent_at": _moments(created),
+            "retention_until": _dates(created + _RETENTION),
+            "created_at": _moments(created),
+            "updated_at": _moments(created),
+        }
+        return Table("core.customers", len(created), columns)
+
+    def _identity(self) -> Table:
+        customers = self.business.population.customers
+        ids = pa.array([str(subject) for subject in self.identities.subject_ids])
+
+        def encrypted(field: str) -> Column:
+            return lambda rows: _hex(self.identities.encrypted(field, customers.subject[rows]))
+
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, customers.merchant),
+            "customer_id": lambda rows: self.customer_ids[rows],
+            "subject_id": _taken(ids, customers.subject),
+            "name_encrypted": encrypted("name"),
+            "email_encrypted": encrypted("email"),
+            "phone_encrypted": encrypted("phone"),
+            "address_encrypted": encrypted("address"),
+        }
+        return Table("identity.customers", len(customers.subject), columns)
+
+    def _methods(self, ring: KeyRing) -> Table:
+        population = self.business.population
+        methods, instruments = population.methods, population.instruments
+        seed = self.business.plan.seed
+        fingerprints = pa.array([card_fingerprint(ring, f"card:{seed}:{row}") for row in range(len(instruments.kind))])
+        kind, expiry = instruments.kind[methods.instrument], instruments.expiry_month[methods.instrument]
+        without_card = kind == BANK_DEBIT
+        created = self.business.method_created
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, population.customers.merchant[methods.customer]),
+            "payment_method_id": lambda rows: self.method_ids[rows],
+            "customer_id": _taken(self.customer_ids, methods.customer),
+            "type": _labels(INSTRUMENT_TYPES, kind),
+            "brand": _labels(BRANDS, np.where(without_card, -1, instruments.brand[methods.instrument])),
+            "last4": _labels([f"{number:04d}" for number in range(10_000)], instruments.last4[methods.instrument]),
+            "exp_month": _numbers(expiry % 12 + 1, without_card),
+            "exp_year": _numbers(expiry // 12, without_card),
+            "funding": _labels(FUNDINGS, np.where(without_card, -1, instruments.funding[methods.instrument])),
+            "issuer_country": _labels(COUNTRY_CODES, instruments.issuer[methods.instrument]),
+            "fingerprint": _taken(fingerprints, methods.instrument),
+            "created_at": _moments(created),
+            "updated_at": _moments(created),
+        }
+        return Table("core.payment_methods", len(created), columns)
+
+    def _intents(self) -> Table:
+        business = self.business
+        intents, count = business.intents, len(business.intents.created)
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, business.population.customers.merchant[intents.customer]),
+            "payment_intent_id": _ids(self.spaces["pi"], np.arange(count)),
+            "customer_id": _taken(self.customer_ids, intents.customer),
+            "payment_method_id": _taken(self.method_ids, intents.method),
+            "amount_minor": _numbers(intents.amount),
+            "amount_received_minor": _numbers(business.intent_received),
+            "currency": _labels(CURRENCIES, intents.money),
+            "status": _labels(INTENT_STATUSES, business.intent_status),
+            "created_at": _moments(intents.created),
+            "updated_at": _moments(business.intent_updated),
+        }
+        return Table("core.payment_intents", count, columns)
+
+    def _charges(self, ring: KeyRing) -> Table:
+        business = self.business
+        charges, count = business.charges, len(business.charges.created)
+        is_paid = charges.status == SUCCEEDED
+        is_disputed = np.zeros(count, np.bool_)
+        is_disputed[business.disputes.charge] = True
+        statuses = {FAILED: "failed", SUCCEEDED: "succeeded", PENDING: "pending"}
+        tokens = pa.array([network_prefix_token(ring, address) for address in self._network_addresses()])
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, business.charge_merchant),
+            "charge_id": _ids(self.spaces["ch"], np.arange(count)),
+            "payment_intent_id": _ids(self.spaces["pi"], charges.intent),
+            "customer_id": _taken(self.customer_ids, business.charge_customer),
+            "payment_method_id": _taken(self.method_ids, charges.method),
+            "amount_minor": _numbers(business.charge_amount),
+            "amount_captured_minor": _numbers(np.where(is_paid, business.charge_amount, 0)),
+            "amount_refunded_minor": _numbers(business.charge_refunded),
+            "currency": _labels(CURRENCIES, business.charge_money),
+            "status": _labels([statuses[code] for code in range(len(statuses))], charges.status),
+            "failure_code": _labels(FAILURES, charges.failure),
+            "is_disputed": _numbers(is_disputed),
+            "ip_country": _labels(COUNTRY_CODES, CITY_COUNTRY[charges.city]),
+            "ip_city": _labels(CITIES, charges.city),
+            "ip_network_token": _taken(tokens, charges.network),
+            "device_id": lambda rows: self.device_ids(charges.device[rows]),
+            "device_type": _labels(DEVICE_TYPES, charges.device_type),
+            "anomaly_score": lambda rows: pa.array(business.charge_score[rows] / 10_000),
+            "created_at": _moments(charges.created),
+            "updated_at": _moments(business.charge_updated),
+        }
+        return Table("core.charges", count, columns)
+
+    def _network_addresses(self) -> list[str]:
+        """Return an address in each network: those of persons, by country, and one for each shop's terminals."""
+        count = len(self.business.population.network_country) + len(self.business.population.merchants.weight)
+        drawn = hashes(self.business.plan.seed, "network", np.arange(count, dtype=np.int64)).tolist()
+        # Any address of the network gives the same token, which alone is stored.
+        return [f"{11 + number % 180}.{(number >> 16) % 256}.{(number >> 32) % 256}.1" for number in drawn]
+
+    def _refunds(self) -> Table:
+        refunds, count = self.business.refunds, len(self.business.refunds.charge)
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, self.business.charge_merchant[refunds.charge]),
+            "refund_id": _ids(self.spaces["re"], np.arange(count)),
+            "charge_id": _ids(self.spaces["ch"], refunds.charge),
+            "amount_minor": _numbers(refunds.amount),
+            "currency": _labels(CURRENCIES, self.business.charge_money[refunds.charge]),
+            "status": _labels(REFUND_STATUSES, refunds.status),
+            "reason": _labels(REFUND_REASONS, refunds.reason),
+            "created_at": _moments(refunds.created),
+            "updated_at": _moments(refunds.created),
+        }
+        return Table("core.refunds", count, columns)
+
+    def _disputes(self) -> Table:
+        disputes, count = self.business.disputes, len(self.business.disputes.charge)
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, self.business.charge_merchant[disputes.charge]),
+            "dispute_id": _ids(self.spaces["dp"], np.arange(count)),
+            "charge_id": _ids(self.spaces["ch"], disputes.charge),
+            "amount_minor": _numbers(disputes.amount),
+            "fee_minor": _numbers(disputes.fee),
+            "currency": _labels(CURRENCIES, self.business.charge_money[disputes.charge]),
+            "status": _labels(DISPUTE_STATUSES, disputes.status),
+            "reason": _labels(DISPUTE_REASONS, disputes.reason),
+            "closed_at": _moments(disputes.closed),
+            "created_at": _moments(disputes.created),
+            "updated_at": _moments(disputes.updated),
+        }
+        return Table("core.disputes", count, columns)
+
+    def _balance_transactions(self) -> Table:
+        business = self.business
+        refunds, disputes = business.refunds, business.disputes
+        paid = np.flatnonzero(business.charges.status == SUCCEEDED)
+        done, won = np.flatnonzero(refunds.status == REFUNDED), np.flatnonzero(disputes.status == WON)
+        charge = np.concatenate([paid, refunds.charge[done], disputes.charge, disputes.charge[won]])
+        source = [paid, done, np.arange(len(disputes.charge)), won]
+        kind = np.repeat(np.arange(4), [len(rows) for rows in source])
+        amount = np.concatenate(
+            [business.charge_amount[paid], -refunds.amount[done], -disputes.amount, disputes.amount[won]]
+        )
+        nothing = np.zeros(len(done) + len(won), np.int64)
+        fee = np.concatenate([business.charge_fee[paid], nothing[: len(done)], disputes.fee, nothing[len(done) :]])
+        created = np.concatenate(
+            [business.charges.created[paid], refunds.created[done], disputes.created, disputes.closed[won]]
+        )
+        available = np.where(kind == 0, settlement_moment(created), created)
+        in_time = np.lexsort((kind, created))
+        source_id = self._sources(kind[in_time], np.concatenate(source)[in_time], ("ch", "re", "dp", "dp"))
+        amount, fee = amount[in_time], fee[in_time]
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, business.charge_merchant[charge[in_time]]),
+            "balance_transaction_id": _ids(self.spaces["txn"], np.arange(len(in_time))),
+            "type": _labels(("charge", "refund", "dispute", "dispute_reversal"), kind[in_time]),
+            "source_id": source_id,
+            "amount_minor": _numbers(amount),
+            "fee_minor": _numbers(fee),
+            "net_minor": _numbers(amount - fee),
+            "currency": _labels(CURRENCIES, business.charge_money[charge[in_time]]),
+            "available_at": _moments(available[in_time]),
+            "created_at": _moments(created[in_time]),
+        }
+        return Table("core.balance_transactions", len(in_time), columns)
+
+    def _sources(self, kind: Ints, source: Ints, prefixes: tuple[str | None, ...]) -> Column:
+        """Return the id of each source: of the space named for its kind, or of a settlement where none is named."""
+
+        def column(rows: slice) -> pa.Array:
+            kinds, sources = kind[rows], source[rows]
+            parts, places = [], []
+            for code, prefix in enumerate(prefixes):
+                place = np.flatnonzero(kinds == code)
+                chosen = sources[place]
+                parts.append(self._settlement_ids(chosen) if prefix is None else self.spaces[prefix].arrow(chosen))
+                places.append(place)
+            back = np.argsort(np.concatenate(places), kind="stable")
+            return pa.concat_arrays(parts).take(pa.array(back))
+
+        return column
+
+    def _settlement_ids(self, rows: Ints) -> pa.Array:
+        settled = self.business.settled
+        day = pa.array(settled.day[rows].astype(np.int32)).cast(pa.date32()).cast(pa.string())
+        merchant = self.merchant_ids.take(pa.array(settled.merchant[rows]))
+        currency = pa.array(CURRENCIES).take(pa.array(settled.money[rows]))
+        return pc.binary_join_element_wise(merchant, currency, day, ":")
+
+    @cached_property
+    def _account_ids(self) -> pa.Array:
+        ledger = self.business.ledger
+        owner = pa.concat_arrays([pa.array(["platform"]), self.merchant_ids]).take(pa.array(ledger.account_owner))
+        code = pa.array(CODES).take(pa.array(ledger.account_code))
+        return pc.binary_join_element_wise(owner, code, pa.array(CURRENCIES).take(pa.array(ledger.account_money)), ":")
+
+    def _accounts(self) -> Table:
+        ledger = self.business.ledger
+        side = np.where(np.isin(ledger.account_code, DEBIT_NORMAL), 0, 1)
+        columns: dict[str, Column] = {
+            "ledger_account_id": lambda rows: self._account_ids[rows],
+            "merchant_id": _taken(self.merchant_ids, ledger.account_owner - 1),
+            "code": _labels(CODES, ledger.account_code),
+            "currency": _labels(CURRENCIES, ledger.account_money),
+            "normal_side": _labels(("D", "C"), side),
+            "debits_posted_minor": _numbers(ledger.account_debits),
+            "credits_posted_minor": _numbers(ledger.account_credits),
+            "entry_count": _numbers(ledger.account_entries),
+            "created_at": _moments(ledger.account_created),
+        }
+        return Table("ledger.accounts", len(side), columns)
+
+    def _ledger_transactions(self) -> Table:
+        ledger, count = self.business.ledger, len(self.business.ledger.transaction_kind)
+        prefixes = ("ch", None, "re", "dp", "dp", "dp")
+        columns: dict[str, Column] = {
+            "ledger_transaction_id": _ids(self.spaces["lt"], np.arange(count)),
+            "kind": _labels(KINDS, ledger.transaction_kind),
+            "source_id": self._sources(ledger.transaction_kind, ledger.transaction_source, prefixes),
+            "posted_at": _moments(ledger.transaction_posted),
+        }
+        return Table("ledger.transactions", count, columns)
+
+    def _entries(self) -> Table:
+        ledger = self.business.ledger
+        columns: dict[str, Column] = {
+            "ledger_transaction_id": _ids(self.spaces["lt"], ledger.entry_transaction),
+            "entry_no": _numbers(ledger.entry_no),
+            "ledger_account_id": _taken(self._account_ids, ledger.entry_account),
+            "currency": _labels(CURRENCIES, ledger.account_money[ledger.entry_account]),
+            "side": _labels(("C", "D"), ledger.entry_is_debit.astype(np.int64)),
+            "amount_minor": _numbers(ledger.entry_amount),
+            "account_entry_no": _numbers(ledger.entry_account_no),
+            "balance_after_minor": _numbers(ledger.entry_balance),
+            "posted_at": _moments(ledger.transaction_posted[ledger.entry_transaction]),
+        }
+        return Table("ledger.entries", len(ledger.entry_no), columns)
