@@ -69,7 +69,7 @@ def _quoted(
             fields = next(csv.reader(["\n".join(joined)], delimiter=delimiter, strict=True))
         except csv.Error as error:
             is_open = "unexpected end of data" in str(error)
-            reason = "a quote is never closed" if is_open else str(error)
+            reason = "a quote is never closed" if is_open or len(joined) > 1 else str(error)
         else:
             if len(fields) == width:
                 return fields

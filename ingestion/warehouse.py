@@ -156,7 +156,7 @@ def _insert(con: duckdb.DuckDBPyConnection, entity: Entity, rows: str) -> int:
 
 
 def batch_rows(commit: Commit) -> list[list[object]]:
-    """Return the rows of ``platform.batches`` that a commit record stands for, one an entity, as the contract orders."""
+    """Return the rows of ``platform.batches`` that a commit record stands for, one an entity, in contract order."""
     return [
         [
             commit.batch_id,

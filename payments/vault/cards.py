@@ -55,6 +55,7 @@ It matches more than that: it is for engines that screen many rows and hand the 
 _RUN = re.compile(r"[0-9](?:[ -]?[0-9]){12,}")
 _UUID = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
 _ESCAPE_BEFORE = re.compile(r"(?:\\[bfnrt]|\\u[0-9A-Fa-f]{4})\Z")
+_ESCAPED = re.compile(r"\\u(00(?:3[0-9]|20|2[dD]))")  # a digit or a separator, escaped as in JSON
 _WORD = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _KEPT = 4
@@ -111,7 +112,8 @@ def redact_record(text: str) -> str:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return redact(text)
+        plain = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+        return redact(plain) if find_card_numbers(plain) else text
     clean = _redact_value(value)
     return redact(text) if clean == value else redact(json.dumps(clean, ensure_ascii=False, separators=(",", ":")))
 

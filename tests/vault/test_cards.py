@@ -150,3 +150,5 @@ def test_a_record_is_redacted_through_json_escapes_and_numbers() -> None:
     }
     assert redact_record('{"d":1.10, "e": null}') == '{"d":1.10, "e": null}'
     assert redact_record('{"broken": 4111111111111111') == '{"broken": ************1111'
+    assert redact_record('{"broken": "\\u0034111\\u002d111111111111"') == '{"broken": "****-********1111"'
+    assert redact_record("{broken \\u0034") == "{broken \\u0034"
