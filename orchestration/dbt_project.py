@@ -24,7 +24,7 @@ def _is_stale(project: DbtProject) -> bool:
 
 
 def load_project() -> DbtProject:
-    """Return the dbt project of the repository root, parsed anew when its manifest is missing or older than its files."""
+    """Return the dbt project of the repository root; its manifest is made anew when missing or older than its files."""
     project = DbtProject(project_dir=PROJECT_ROOT, profiles_dir=PROJECT_ROOT)
     if _is_stale(project):
         DagsterDbtProjectPreparer().prepare(project)

@@ -1,6 +1,6 @@
 """The code location: every definition of ``defs/``, run one step at a time in one process.
 
-One process, because DuckDB takes one writing process at a time and because each further one would import everything anew.
+One process: DuckDB takes one writing process at a time, and each further one would import everything anew.
 """
 
 from pathlib import Path

@@ -3,7 +3,7 @@
 import sys
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from payments.errors import UsageError
+
+if TYPE_CHECKING:
+    from ingestion.landing import LandingReport
 
 app = typer.Typer(
     help="Operate the payments data platform.",
@@ -63,7 +66,8 @@ def status() -> None:
     from payments.systems import statuses
 
     rows: list[list[object]] = [
-        [s.store, s.version, s.where, _moment(s.up_since), _size(s.size_bytes), "; ".join(s.missing)] for s in statuses()
+        [s.store, s.version, s.where, _moment(s.up_since), _size(s.size_bytes), "; ".join(s.missing)]
+        for s in statuses()
     ]
     _print_table("Stores", ["store", "version", "where", "up since", "size", "missing"], rows)
 
@@ -81,14 +85,14 @@ def simulate(
     transactions: Annotated[int, typer.Option(min=1, help="Charges to write.")] = 20_000,
     days: Annotated[int, typer.Option(min=1, help="Days of history, ending at --end.")] = 120,
     seed: Annotated[int, typer.Option(min=0, help="The seed of every draw.")] = 7,
-    end: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The last day of the history.")] = datetime(
-        2026, 6, 30
-    ),  # noqa: DTZ001 - only the date is used
+    end: Annotated[
+        date, typer.Option(parser=date.fromisoformat, metavar="YYYY-MM-DD", help="The last day of the history.")
+    ] = date(2026, 6, 30),
 ) -> None:
     """Write a believable history into PostgreSQL and the document store."""
     from payments.simulation.history import simulate as run
 
-    report = run(transactions=transactions, days=days, seed=seed, end=end.date())
+    report = run(transactions=transactions, days=days, seed=seed, end=end)
     _print_table("Simulated", ["store", "table", "rows"], [list(row) for row in report.rows()])
 
 
@@ -156,7 +160,7 @@ def gate() -> None:
 
 @app.command()
 def reconcile() -> None:
-    """Compare captured money per currency in PostgreSQL, raw zone, staging and fct_payments; exit 1 on a difference."""
+    """Compare captured money per currency in PostgreSQL, raw zone, staging and marts; exit 1 on a difference."""
     from payments.compliance.reconcile import reconcile as run
 
     result = run()

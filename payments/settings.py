@@ -1,4 +1,7 @@
-"""Where each store is, where state lives and which key ring is used: one typed object, read from ``PAYMENTS_*`` and ``.env``."""
+"""Where each store is, where state lives and which key ring is used: one typed object.
+
+It is read from the variables ``PAYMENTS_*`` and, below them, from the file ``.env`` of the repository root.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -53,14 +56,17 @@ class Settings(BaseSettings):
 
     @property
     def raw_zone(self) -> Path:
+        """The folder of the raw zone."""
         return (self.raw or self.home / "raw").resolve()
 
     @property
     def warehouse_path(self) -> Path:
+        """The file of the DuckDB warehouse."""
         return (self.warehouse or self.home / "warehouse.duckdb").resolve()
 
     @property
     def key_ring_path(self) -> Path:
+        """The file of the key ring."""
         return (self.key_ring or self.home / "keys" / "ring.json").resolve()
 
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster_dbt import DbtCliResource, DbtEventIterator, dbt_assets
+from dagster_dbt import DbtCliResource, dbt_assets
+from payments.compliance.reconcile import reconcile
 
 from orchestration.dbt_project import PlatformTranslator, load_project
-from payments.compliance.reconcile import reconcile
 
 project = load_project()
 translator = PlatformTranslator()
@@ -23,8 +23,8 @@ def source_tables(source: str) -> list[str]:
     return [node["name"] for node in manifest["sources"].values() if node["source_name"] == source]
 
 
-def _build(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> DbtEventIterator:
-    return dbt.cli(["build"], context=context).stream()
+def _build(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[object]:
+    yield from dbt.cli(["build"], context=context).stream()
 
 
 @dbt_assets(
