@@ -52,3 +52,17 @@
 {% macro flag(condition) -%}
     cast(case when {{ condition }} then 1 else 0 end as bigint)
 {%- endmacro %}
+
+
+{#- A number for an entity, to partition by; null for null. It never leaves the query, so each engine may number in its own way. -#}
+{% macro entity_number(entity) -%}
+    {{ return(adapter.dispatch('entity_number', 'payments')(entity)) }}
+{%- endmacro %}
+
+{% macro duckdb__entity_number(entity) -%}
+    case when {{ entity }} is not null then hash({{ entity }}) end
+{%- endmacro %}
+
+{% macro postgres__entity_number(entity) -%}
+    hashtextextended({{ entity }}, 0)
+{%- endmacro %}
