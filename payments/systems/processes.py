@@ -83,17 +83,28 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def require_free_port(port: int, store: str, variable: str) -> None:
-    """Raise a UsageError that names the variable to set when another program listens on the port."""
+def require_free_port(port: int, store: str, variable: str, patience_seconds: float = 0) -> None:
+    """Raise a UsageError that names the variable to set when another program listens on the port.
+
+    Args:
+        port: a loopback port.
+        store: whose port it is, for the message.
+        variable: the variable that sets the port, for the message.
+        patience_seconds: how long the remains of a killed server may still hold it.
+    """
+    if not wait_until(lambda: _is_free(port), patience_seconds):
+        raise UsageError(f"Port {port} of {store} is taken by another program: set {variable} to a free port.")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As the servers do: connections of a server that has ended do not count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError:
-            raise UsageError(
-                f"Port {port} of {store} is taken by another program: set {variable} to a free port."
-            ) from None
+            return False
+    return True
 
 
 def accepts_connections(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""A small business in the operational store, and payments made through the SQL functions as an application makes them."""
+"""A small business in the operational store, and payments through the SQL functions, as an application makes them."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -138,7 +138,7 @@ class Shop:
 
 
 def busy_day(connection: psycopg.Connection) -> Shop:
-    """Make every kind of event happen: payments that fail and succeed, refunds, disputes won, lost and open, settlement."""
+    """Let everything happen: payments that fail and succeed, refunds, disputes won, lost and open, a settlement."""
     shop = Shop(connection).open()
     for number in range(1, 9):
         shop.pay(number * 1_000, charge_id=f"ch_{number}")

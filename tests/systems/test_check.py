@@ -59,7 +59,7 @@ FAULTS = {
         "update core.balance_transactions set currency = 'USD'",
     ],
     "every movement of money is posted once, with the legs that its kind demands": [
-        "delete from ledger.entries where ledger_transaction_id = (select min(ledger_transaction_id) from ledger.entries)",
+        "delete from ledger.entries where posted_at = (select min(posted_at) from ledger.entries)",
         "update ledger.transactions set source_id = source_id || 'x' where kind = 'settlement'",
         "update ledger.entries set side = case side when 'D' then 'C' else 'D' end where entry_no < 3",
         "update core.balance_transactions set fee_minor = fee_minor + 1, net_minor = net_minor - 1 "

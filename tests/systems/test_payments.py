@@ -215,7 +215,8 @@ def test_tables_themselves_refuse_an_excess_refund(oltp: psycopg.Connection) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        "update core.charges set status = 'failed', failure_code = 'x', amount_captured_minor = 0 where charge_id = 'ch_8'",
+        "update core.charges set status = 'failed', failure_code = 'x', amount_captured_minor = 0 "
+        "where charge_id = 'ch_8'",
         "update core.payment_intents set status = 'processing' where status = 'succeeded'",
         "update core.refunds set status = 'pending'",
         "update core.disputes set status = 'needs_response', closed_at = null where status = 'won'",

@@ -6,7 +6,7 @@ from typing import Any
 
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import AutoReconnect, PyMongoError, ServerSelectionTimeoutError
 
 from payments.errors import UsageError
 from payments.settings import settings
@@ -44,8 +44,7 @@ def database() -> Database[dict[str, Any]]:
     """
     found = client()
     try:
-        found["admin"].command("ping")
-        found[DATABASE].command("connectionStatus")
+        _greet(found)
     except PyMongoError as error:
         advice = "run payments up" if settings().documents_uri is None else "check PAYMENTS_DOCUMENTS_URI"
         raise UsageError(f"The document store cannot be reached ({_first_line(error)}): {advice}.") from error
@@ -57,12 +56,27 @@ def client() -> MongoClient[dict[str, Any]]:
     return _client(uri())
 
 
+def _greet(found: MongoClient[dict[str, Any]]) -> None:
+    """Ask something that needs a password; a connection of before a restart of the server gets a second chance."""
+    for is_last in (False, True):
+        try:
+            found[DATABASE].command("connectionStatus")
+            return
+        except AutoReconnect as error:
+            if is_last or isinstance(error, ServerSelectionTimeoutError):
+                raise
+
+
 @cache
 def _client(address: str) -> MongoClient[dict[str, Any]]:
+    if not address.startswith(("mongodb://", "mongodb+srv://")):
+        raise UsageError("PAYMENTS_DOCUMENTS_URI is no MongoDB URI: it begins with mongodb:// or mongodb+srv://.")
+    # An option in the URI is the user's word; arguments would override it.
+    patience: dict[str, Any] = (
+        {} if "serverSelectionTimeoutMS" in address else {"serverSelectionTimeoutMS": _SELECTION_MILLISECONDS}
+    )
     try:
-        return MongoClient(
-            address, tz_aware=True, tzinfo=UTC, serverSelectionTimeoutMS=_SELECTION_MILLISECONDS, appname="payments"
-        )
+        return MongoClient(address, tz_aware=True, tzinfo=UTC, appname="payments", **patience)
     except (PyMongoError, ValueError) as error:
         raise UsageError(f"PAYMENTS_DOCUMENTS_URI is no MongoDB URI: {_first_line(error)}") from error
 

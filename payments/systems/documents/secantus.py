@@ -25,6 +25,7 @@ from payments.systems.folders import write_private
 USER = "payments"
 _START_SECONDS = 60
 _STOP_SECONDS = 30
+_REMAINS_SECONDS = 10
 # Change streams resume from the operation log: it has to outlast a pause of the consumer.
 _OPLOG_ENTRIES = 1_000_000
 _OPLOG_SECONDS = 7 * 24 * 3600
@@ -94,7 +95,9 @@ class DocumentServer:
                 )
             self._wait_ready(running.pid, port)
             return
-        processes.require_free_port(port, "the document server", "PAYMENTS_DOCUMENTS_PORT")
+        # A stopped server leaves no pid file: one that does was killed, and its threads may hold the port for a moment.
+        patience = _REMAINS_SECONDS if (self.folder / "pid").exists() else 0
+        processes.require_free_port(port, "the document server", "PAYMENTS_DOCUMENTS_PORT", patience)
         if importlib.util.find_spec("secantus") is None:
             raise UsageError(
                 "The package secantusdb is missing: install the extra embedded, or set PAYMENTS_DOCUMENTS_URI."
@@ -108,6 +111,7 @@ class DocumentServer:
         running = self.running()
         if running is not None:
             processes.terminate(running.pid, _STOP_SECONDS)
+            (self.folder / "pid").unlink(missing_ok=True)
 
     def _running_on(self, storage: Path) -> RunningServer | None:
         try:

@@ -42,9 +42,12 @@ def stop() -> None:
 
 def destroy() -> None:
     """Stop the embedded server and delete all of its data; a given server is left alone."""
-    if settings().documents_uri is None:
-        stop()
-        remove_server_folder(settings().home, document_server().folder.name)
+    if settings().documents_uri is not None:
+        return
+    server = document_server()
+    with processes.exclusively(server.lock_file):
+        server.stop()
+        remove_server_folder(settings().home, server.folder.name)
 
 
 def status() -> StoreStatus:

@@ -104,7 +104,8 @@ class Cluster:
             )
         self._require_same_version(binaries)
         self._clear_remains()
-        processes.require_free_port(port, "PostgreSQL", "PAYMENTS_OLTP_PORT")
+        had_remains = (self.data / "postmaster.pid").exists()
+        processes.require_free_port(port, "PostgreSQL", "PAYMENTS_OLTP_PORT", _REMAINS_SECONDS if had_remains else 0)
         self._write_configuration(port)
         self.log.parent.mkdir(exist_ok=True)
         self.user.own(self.log.parent)
@@ -118,18 +119,22 @@ class Cluster:
             return result.returncode == 0
 
         # Backends of a killed server hold its shared memory until they notice; a start before that is refused.
-        had_remains = (self.data / "postmaster.pid").exists()
         if not processes.wait_until(started, _REMAINS_SECONDS if had_remains else 0):
             reason = output.strip().splitlines()[-1] if output.strip() else "pg_ctl failed"
             raise UsageError(f"PostgreSQL did not start ({reason}): see {self.log}.")
 
-    def stop(self) -> None:
-        """Stop the server and wait until it is gone. Nothing when it does not run."""
+    def stop(self, *modes: str) -> None:
+        """Stop the server and wait until it is gone. Nothing when it does not run.
+
+        Args:
+            modes: shutdown modes of pg_ctl, each tried when the one before it takes too long; by default ``fast``,
+                which waits for no client, then ``immediate``.
+        """
         running = self.postmaster()
         if running is None:
             return
         pg_ctl = self._pg_ctl(self._binaries())
-        for mode in ("fast", "immediate"):
+        for mode in modes or ("fast", "immediate"):
             command = [*pg_ctl, "-m", mode, "-w", "-t", str(_STOP_SECONDS), "stop"]
             if self.user.run(command, cwd=self.folder, env=_environment()).returncode == 0:
                 break

@@ -46,9 +46,12 @@ def stop() -> None:
 
 def destroy() -> None:
     """Stop the embedded server and delete all of its data; a given server is left alone."""
-    if settings().oltp_dsn is None:
-        stop()
-        remove_server_folder(settings().home, cluster().state.name)
+    if settings().oltp_dsn is not None:
+        return
+    embedded = cluster()
+    with processes.exclusively(embedded.lock_file):
+        embedded.stop("immediate")  # no need to write down what is deleted next
+        remove_server_folder(settings().home, embedded.state.name)
 
 
 def status() -> StoreStatus:
