@@ -85,14 +85,16 @@ def simulate(
     transactions: Annotated[int, typer.Option(min=1, help="Charges to write.")] = 20_000,
     days: Annotated[int, typer.Option(min=1, help="Days of history, ending at --end.")] = 120,
     seed: Annotated[int, typer.Option(min=0, help="The seed of every draw.")] = 7,
-    end: Annotated[
-        date, typer.Option(parser=date.fromisoformat, metavar="YYYY-MM-DD", help="The last day of the history.")
-    ] = date(2026, 6, 30),
+    end: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="The last day of the history.")] = "2026-06-30",
 ) -> None:
     """Write a believable history into PostgreSQL and the document store."""
     from payments.simulation.history import simulate as run
 
-    report = run(transactions=transactions, days=days, seed=seed, end=end)
+    try:
+        last_day = date.fromisoformat(end)
+    except ValueError:
+        raise UsageError(f"--end takes a day as YYYY-MM-DD, but it is {end!r}") from None
+    report = run(transactions=transactions, days=days, seed=seed, end=last_day)
     _print_table("Simulated", ["store", "table", "rows"], [list(row) for row in report.rows()])
 
 
