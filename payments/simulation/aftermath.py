@@ -1,7 +1,7 @@
 """What follows a payment days or weeks later: refunds, disputes and how disputes end.
 
-Whatever would happen after the history ends has not happened yet and is not there. A dispute with reason `fraudulent` is the
-only trace of fraud; some frauds are never disputed, and some good payments are (friendly fraud).
+Whatever would happen after the history ends has not happened yet and is not there. A dispute with reason `fraudulent`
+is the only trace of fraud; some frauds are never disputed, and some good payments are (friendly fraud).
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from payments.simulation.arrays import Flags, Floats, Ints, pick
-from payments.simulation.population import DAY, SECOND
-from payments.simulation.purchases import ORDINARY, SUCCEEDED, Charges
+from payments.simulation.plan import DAY, SECOND, Plan
+from payments.simulation.purchases import ORDINARY, Charges
 from payments.simulation.streams import Streams
 from payments.simulation.world import CATEGORIES, MONIES
 
@@ -31,6 +31,19 @@ WON, LOST = DISPUTE_STATUSES.index("won"), DISPUTE_STATUSES.index("lost")
 
 _LABELLED_SHARE = 0.85
 _FRIENDLY_FRAUD_RATE = 0.0004
+
+
+@dataclass(frozen=True)
+class Sales:
+    """One row a charge: whose it is, in which currency, amount and fee (0 unless paid) in minor units, and when."""
+
+    merchant: Ints
+    category: Ints
+    money: Ints
+    amount: Ints
+    fee: Ints
+    created: Ints
+    is_paid: Flags
 
 
 @dataclass(frozen=True)
@@ -58,16 +71,27 @@ class Disputes:
     closed: Ints
 
 
+@dataclass(frozen=True)
+class _Complaints:
+    """One row a charge that somebody disputes: when, why, and for how much."""
+
+    charge: Ints
+    created: Ints
+    reason: Ints
+    amount: Ints
+
+
 def _days(values: Floats) -> Ints:
-    return (values * DAY).astype(np.int64)
+    lengths: Ints = (values * DAY).astype(np.int64)
+    return lengths
 
 
-def _disputes_wanted(streams: Streams, charges: Charges, category: Ints) -> tuple[Ints, Ints, Ints]:
-    """Return the charges that somebody disputes, when, and why (before refunds and the end of the history are heard)."""
+def _complaints(streams: Streams, charges: Charges, sales: Sales) -> _Complaints:
+    """Return the disputes over whole charges that would happen if there were no refunds and no end."""
     generator = streams.stream("disputes")
     count = len(charges.status)
-    is_paid, is_fraud = charges.status == SUCCEEDED, charges.kind != ORDINARY
-    rates = np.array([entry.dispute_rate for entry in CATEGORIES])[category]
+    is_paid, is_fraud = sales.is_paid, charges.kind != ORDINARY
+    rates = np.array([entry.dispute_rate for entry in CATEGORIES])[sales.category]
     chance = generator.random(count)
     labelled = is_paid & is_fraud & (chance < _LABELLED_SHARE)
     friendly = is_paid & ~is_fraud & (chance < _FRIENDLY_FRAUD_RATE)
@@ -77,21 +101,21 @@ def _disputes_wanted(streams: Streams, charges: Charges, category: Ints) -> tupl
     reason = np.where(unhappy[charge], other, FRAUDULENT)
     slow = np.clip(np.exp(generator.normal(np.log(24), 0.6, len(charge))), 3, 110)
     delay = np.where(unhappy[charge], slow, generator.uniform(5, 45, len(charge)))
-    return charge, charges.created[charge] + _days(delay), reason
+    return _Complaints(charge, charges.created[charge] + _days(delay), reason, sales.amount[charge])
 
 
-def _refunds_wanted(streams: Streams, charges: Charges, amount: Ints, category: Ints, end: int) -> Refunds:
-    """Return the refunds that merchants make, the first and second of a charge (before the end of the history is heard)."""
+def _refunds_wanted(streams: Streams, plan: Plan, sales: Sales) -> Refunds:
+    """Return the refunds that merchants would make if the history had no end; a part has a second one."""
     generator = streams.stream("refunds")
-    rates = np.array([entry.refund_rate for entry in CATEGORIES])[category]
-    charge = np.flatnonzero((charges.status == SUCCEEDED) & (generator.random(len(category)) < rates))
+    rates = np.array([entry.refund_rate for entry in CATEGORIES])[sales.category]
+    charge = np.flatnonzero(sales.is_paid & (generator.random(len(rates)) < rates))
     count = len(charge)
     reason = pick(generator, np.array([0.90, 0.08, 0.02]), count)
-    full = amount[charge]
+    full = sales.amount[charge]
     is_partial = (generator.random(count) < 0.38) & (reason == 0) & (full > 1)
     part = np.clip((generator.uniform(0.1, 0.8, count) * full).astype(np.int64), 1, np.maximum(full - 1, 1))
     first = np.where(is_partial, part, full)
-    created = charges.created[charge] + _days(np.clip(np.exp(generator.normal(np.log(6), 1.0, count)), 0.01, 60))
+    created = sales.created[charge] + _days(np.clip(np.exp(generator.normal(np.log(6), 1.0, count)), 0.01, 60))
 
     again = is_partial & (generator.random(count) < 0.15)
     rest = full - first
@@ -105,7 +129,7 @@ def _refunds_wanted(streams: Streams, charges: Charges, amount: Ints, category: 
         created=np.concatenate([created, second_created[again]]),
     )
     chance = generator.random(len(refunds.charge))
-    is_waiting = (refunds.created > end - DAY // 2) & (chance > 0.7)
+    is_waiting = (refunds.created > plan.end_moment - DAY // 2) & (chance > 0.7)
     status = np.where(chance < 0.008, 1, np.where(is_waiting, 2, REFUNDED))
     return Refunds(refunds.charge, refunds.amount, status, refunds.reason, refunds.created)
 
@@ -120,56 +144,61 @@ def _chosen(refunds: Refunds, index: Ints | Flags) -> Refunds:
     )
 
 
-def aftermath(
-    streams: Streams, charges: Charges, amount: Ints, money: Ints, category: Ints, end: int
-) -> tuple[Refunds, Disputes]:
-    """Draw refunds and disputes of these charges (amount, currency and shop category of each) up to the moment `end`.
+def aftermath(streams: Streams, plan: Plan, charges: Charges, sales: Sales) -> tuple[Refunds, Disputes]:
+    """Draw the refunds and disputes of these charges.
 
-    A charge is refunded at most in full, disputed at most once, for what was not refunded before, and not refunded after
-    it was disputed.
+    A charge is refunded at most in full, disputed at most once, for what was not refunded before, and not refunded
+    after it was disputed.
     """
-    disputed, disputed_at, reason = _disputes_wanted(streams, charges, category)
-    refunds = _refunds_wanted(streams, charges, amount, category, end)
-    never = np.iinfo(np.int64).max
-    dispute_time = np.full(len(amount), never)
-    dispute_time[disputed] = disputed_at
-    refunds = _chosen(refunds, (refunds.created < end) & (refunds.created < dispute_time[refunds.charge]))
+    end = plan.end_moment
+    complaints = _complaints(streams, charges, sales)
+    refunds = _refunds_wanted(streams, plan, sales)
+    complained = np.full(len(sales.amount), np.iinfo(np.int64).max)
+    complained[complaints.charge] = complaints.created
+    refunds = _chosen(refunds, (refunds.created < end) & (refunds.created < complained[refunds.charge]))
     refunds = _chosen(refunds, np.lexsort((refunds.charge, refunds.created)))
 
-    refunded = np.zeros(len(amount), np.int64)
-    counts = refunds.status != 1
-    np.add.at(refunded, refunds.charge[counts], refunds.amount[counts])
-    left = (amount - refunded)[disputed]
-    happens = (disputed_at < end) & (left > 0)
-    order = np.flatnonzero(happens)[np.lexsort((disputed[happens], disputed_at[happens]))]
-    return refunds, _closed(
-        streams, charges, disputed[order], disputed_at[order], reason[order], left[order], money, end
+    refunded = np.zeros(len(sales.amount), np.int64)
+    is_live = refunds.status != REFUND_STATUSES.index("failed")
+    np.add.at(refunded, refunds.charge[is_live], refunds.amount[is_live])
+    left = complaints.amount - refunded[complaints.charge]
+    happens = np.flatnonzero((complaints.created < end) & (left > 0))
+    order = happens[np.lexsort((complaints.charge[happens], complaints.created[happens]))]
+    opened = _Complaints(complaints.charge[order], complaints.created[order], complaints.reason[order], left[order])
+    is_fraud = charges.kind[opened.charge] != ORDINARY
+    return refunds, _disputes(streams, plan, opened, is_fraud, sales.money[opened.charge])
+
+
+def _disputes(streams: Streams, plan: Plan, opened: _Complaints, is_fraud: Flags, money: Ints) -> Disputes:
+    """Draw how far each dispute has come when the history ends, and how it was decided."""
+    generator = streams.stream("decisions")
+    count, end = len(opened.charge), plan.end_moment
+    decided = opened.created + _days(generator.uniform(14, 75, count))
+    is_closed = decided < end
+    win_rate = np.where(is_fraud, 0.12, np.where(opened.reason == FRAUDULENT, 0.55, 0.38))
+    ending = np.where(generator.random(count) < win_rate, WON, LOST)
+    answered = opened.created + _days(generator.uniform(1, 7, count))
+    status = np.where(is_closed, ending, np.where(answered < end, 1, 0))
+    updated = np.where(is_closed, decided, np.where(answered < end, answered, opened.created))
+    return Disputes(
+        charge=opened.charge,
+        amount=opened.amount,
+        fee=np.array([entry.dispute_fee for entry in MONIES])[money],
+        status=status,
+        reason=opened.reason,
+        created=opened.created,
+        updated=updated,
+        closed=np.where(is_closed, decided, -1),
     )
 
 
-def _closed(
-    streams: Streams, charges: Charges, charge: Ints, created: Ints, reason: Ints, amount: Ints, money: Ints, end: int
-) -> Disputes:
-    generator = streams.stream("decisions")
-    count = len(charge)
-    decided = created + _days(generator.uniform(14, 75, count))
-    is_closed = decided < end
-    is_fraud = charges.kind[charge] != ORDINARY
-    win_rate = np.where(is_fraud, 0.12, np.where(reason == FRAUDULENT, 0.55, 0.38))
-    ending = np.where(generator.random(count) < win_rate, WON, LOST)
-    answered = created + _days(generator.uniform(1, 7, count))
-    status = np.where(is_closed, ending, np.where(answered < end, 1, 0))
-    updated = np.where(is_closed, decided, np.where(answered < end, answered, created))
-    fees = np.array([entry.dispute_fee for entry in MONIES])[money[charge]]
-    return Disputes(charge, amount, fees, status, reason, created, updated, np.where(is_closed, decided, -1))
-
-
 def anomaly_scores(streams: Streams, charges: Charges) -> Ints:
-    """Return the score that the rules gave at the moment of payment, in ten-thousandths; it separates fraud only weakly."""
+    """Return the score that the rules gave at the moment of payment, in ten-thousandths: it separates fraud weakly."""
     generator = streams.stream("scores")
     count = len(charges.kind)
     ordinary, fraud = generator.beta(1.5, 7.0, count), generator.beta(2.1, 5.5, count)
-    return np.rint(np.where(charges.kind == ORDINARY, ordinary, fraud) * 10_000).astype(np.int64)
+    scores: Ints = np.rint(np.where(charges.kind == ORDINARY, ordinary, fraud) * 10_000).astype(np.int64)
+    return scores
 
 
 def fees_of(amount: Ints, basis_points: Ints, fixed: Ints) -> Ints:
@@ -177,7 +206,8 @@ def fees_of(amount: Ints, basis_points: Ints, fixed: Ints) -> Ints:
     product = amount * basis_points
     share, rest = product // 10_000, product % 10_000
     rounded = share + ((rest > 5_000) | ((rest == 5_000) & (share % 2 == 1)))
-    return np.minimum(rounded + fixed, amount)
+    fees: Ints = np.minimum(rounded + fixed, amount)
+    return fees
 
 
 def settlement_moment(created: Ints) -> Ints:

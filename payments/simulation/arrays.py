@@ -1,17 +1,23 @@
 """The array types of the simulation and the few vector operations that numpy leaves to its users."""
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+Values: TypeAlias = "pa.Array[Any]"  # Arrow arrays have type parameters for type checkers only
 
 
 def pick(generator: np.random.Generator, weights: Floats, size: int) -> Ints:
     """Draw `size` indices with probabilities proportional to `weights` (non-negative, not all zero)."""
     edges = np.cumsum(weights)
-    return np.searchsorted(edges, generator.random(size) * edges[-1], side="right").astype(np.int64)
+    drawn = np.searchsorted(edges, generator.random(size) * edges[-1], side="right")
+    picked: Ints = np.minimum(drawn, len(weights) - 1).astype(np.int64)
+    return picked
 
 
 def pick_within(generator: np.random.Generator, weights: Floats, starts: Ints, ends: Ints) -> Ints:
@@ -19,7 +25,8 @@ def pick_within(generator: np.random.Generator, weights: Floats, starts: Ints, e
     edges = np.concatenate([[0.0], np.cumsum(weights)])
     low, high = edges[starts], edges[ends]
     drawn = np.searchsorted(edges, low + generator.random(len(starts)) * (high - low), side="right") - 1
-    return np.clip(drawn, starts, ends - 1).astype(np.int64)
+    picked: Ints = np.clip(drawn, starts, ends - 1).astype(np.int64)
+    return picked
 
 
 def offsets(counts: Ints) -> Ints:

@@ -1,7 +1,6 @@
-"""The whole history as arrays: population, intents, charges and all that follows from them. Pure: no store is touched."""
+"""The whole history as arrays: population, intents, charges and what follows from them. Pure: no store is touched."""
 
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 
@@ -9,13 +8,15 @@ from payments.simulation.aftermath import (
     REFUND_STATUSES,
     Disputes,
     Refunds,
+    Sales,
     aftermath,
     anomaly_scores,
     fees_of,
 )
 from payments.simulation.arrays import Ints
-from payments.simulation.fraud import Fraud, card_testing, fraud_budget, stolen_cards
-from payments.simulation.population import DAY, SECOND, Population, build_population
+from payments.simulation.fraud import card_testing, fraud_budget, stolen_cards
+from payments.simulation.plan import DAY, SECOND, Plan
+from payments.simulation.population import Population, build_population
 from payments.simulation.postings import Ledger, Settled, post_all, settle
 from payments.simulation.purchases import (
     PENDING,
@@ -34,32 +35,6 @@ _GIVEN_UP_AFTER = 3 * DAY
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What identifies a history: the number of charges, the days they spread over, the seed and the last day."""
-
-    transactions: int
-    days: int
-    seed: int
-    end: date
-
-    @property
-    def start_moment(self) -> int:
-        """The first moment of the history, in microseconds since 1970."""
-        return self.end_moment - self.days * DAY
-
-    @property
-    def end_moment(self) -> int:
-        """The first moment after the history, in microseconds since 1970."""
-        midnight = datetime.combine(self.end + timedelta(days=1), datetime.min.time(), tzinfo=UTC)
-        return int(midnight.timestamp()) * SECOND
-
-    @property
-    def end_month(self) -> int:
-        """The month of the last day, counted from year 0."""
-        return self.end.year * 12 + self.end.month - 1
-
-
-@dataclass(frozen=True)
 class Business:
     """A history. Intents, charges, refunds and disputes are in order of time; the other arrays run beside them."""
 
@@ -70,11 +45,8 @@ class Business:
     intent_received: Ints
     intent_updated: Ints
     charges: Charges
-    charge_amount: Ints
-    charge_money: Ints
-    charge_merchant: Ints
+    sales: Sales
     charge_customer: Ints
-    charge_fee: Ints
     charge_refunded: Ints
     charge_updated: Ints
     charge_score: Ints
@@ -90,20 +62,10 @@ def build_business(plan: Plan) -> Business:
     """Draw the history of a plan: exactly `plan.transactions` charges."""
     streams = Streams(plan.seed)
     population, intents, charges = _payments(streams, plan)
-    merchant = population.customers.merchant[intents.customer][charges.intent]
-    amount, money = intents.amount[charges.intent], intents.money[charges.intent]
-    category = population.merchants.category[merchant]
-    is_paid = charges.status == SUCCEEDED
-    fee = np.where(
-        is_paid,
-        fees_of(amount, population.merchants.fee_basis_points[merchant], population.merchants.fee_fixed[merchant]),
-        0,
-    )
-    refunds, disputes = aftermath(streams, charges, amount, money, category, plan.end_moment)
-    settled = settle(
-        merchant[is_paid], money[is_paid], amount[is_paid], fee[is_paid], charges.created[is_paid], plan.end_moment
-    )
-    refunded = np.zeros(len(amount), np.int64)
+    sales = _sales(population, intents, charges)
+    refunds, disputes = aftermath(streams, plan, charges, sales)
+    settled = settle(plan, sales)
+    refunded = np.zeros(plan.transactions, np.int64)
     is_live = refunds.status != REFUND_STATUSES.index("failed")  # a pending refund is taken from the charge already
     np.add.at(refunded, refunds.charge[is_live], refunds.amount[is_live])
     updated = charges.created.copy()
@@ -119,18 +81,15 @@ def build_business(plan: Plan) -> Business:
         intent_received=received,
         intent_updated=intent_updated,
         charges=charges,
-        charge_amount=amount,
-        charge_money=money,
-        charge_merchant=merchant,
+        sales=sales,
         charge_customer=intents.customer[charges.intent],
-        charge_fee=fee,
         charge_refunded=refunded,
         charge_updated=updated,
         charge_score=anomaly_scores(streams, charges),
         refunds=refunds,
         disputes=disputes,
         settled=settled,
-        ledger=post_all(merchant, money, amount, fee, charges.created, is_paid, settled, refunds, disputes),
+        ledger=post_all(sales, settled, refunds, disputes),
         customer_created=customer_created,
         method_created=method_created,
     )
@@ -138,16 +97,16 @@ def build_business(plan: Plan) -> Business:
 
 def _payments(streams: Streams, plan: Plan) -> tuple[Population, Intents, Charges]:
     """Draw ordinary and fraudulent payments and put them in order of time."""
-    start, days = plan.start_moment, plan.days
-    population = build_population(streams, plan.transactions, start, plan.end_month)
-    tested, stolen = fraud_budget(plan.transactions)
-    all_intents, all_charges = ordinary_payments(streams, population, plan.transactions, start, days)
-    known = take(all_charges, np.arange(plan.transactions - tested - stolen))
-    frauds: list[Fraud] = []
-    if stolen:
-        frauds.append(stolen_cards(streams, population, all_intents, known, stolen, start, days))
-    if tested:
-        frauds.append(card_testing(streams, population, tested, start, days, plan.end_month))
+    population = build_population(streams, plan)
+    all_intents, all_charges = ordinary_payments(streams, plan, population)
+    budget = fraud_budget(plan.transactions)
+    frauds = []
+    if budget.total:
+        known = take(all_charges, np.arange(plan.transactions - budget.total))
+        frauds = [
+            stolen_cards(streams, plan, population, all_intents, known),
+            card_testing(streams, plan, population),
+        ]
         population = frauds[-1].population
     fraud_count = sum(len(fraud.charges.intent) for fraud in frauds)
     charges = take(all_charges, np.arange(plan.transactions - fraud_count))
@@ -162,6 +121,23 @@ def _payments(streams: Streams, plan: Plan) -> tuple[Population, Intents, Charge
     place[in_time] = np.arange(len(in_time))
     charges = replace(charges, intent=place[charges.intent])
     return population, take(intents, in_time), take(charges, np.argsort(charges.created, kind="stable"))
+
+
+def _sales(population: Population, intents: Intents, charges: Charges) -> Sales:
+    """Return what each charge is worth to whom."""
+    merchant = population.customers.merchant[intents.customer][charges.intent]
+    amount, is_paid = intents.amount[charges.intent], charges.status == SUCCEEDED
+    merchants = population.merchants
+    fee = fees_of(amount, merchants.fee_basis_points[merchant], merchants.fee_fixed[merchant])
+    return Sales(
+        merchant=merchant,
+        category=merchants.category[merchant],
+        money=intents.money[charges.intent],
+        amount=amount,
+        fee=np.where(is_paid, fee, 0),
+        created=charges.created,
+        is_paid=is_paid,
+    )
 
 
 def _intent_endings(plan: Plan, intents: Intents, charges: Charges) -> tuple[Ints, Ints, Ints]:

@@ -11,7 +11,7 @@ _BATCH = 4_000
 
 
 def write_collection(
-    database: Database[Document], collection: Collection, is_new: bool, advance: Callable[[str, int], None]
+    database: Database[Document], collection: Collection, is_new: bool, advance: Callable[[str, int, int], None]
 ) -> int:
     """Insert the documents of a collection that are not there yet, in unordered batches.
 
@@ -19,7 +19,7 @@ def write_collection(
         database: the document store.
         collection: what should be there.
         is_new: nothing of it is there, so there is no need to look.
-        advance: called with the collection's name and the documents just looked after.
+        advance: called with the collection's name, the documents just looked after, and how many there are in all.
 
     Returns:
         How many documents were inserted.
@@ -40,12 +40,12 @@ def write_collection(
             if documents:
                 database[collection.name].insert_many(documents, ordered=False)
                 inserted += len(documents)
-        advance(collection.name, stop - start)
+        advance(collection.name, stop - start, collection.count)
     return inserted
 
 
 def _present(database: Database[Document], collection: Collection, start: int, stop: int) -> set[Any]:
-    """Return which documents of a range are there. Ids grow with the place, so that a range of places is one of keys."""
+    """Return which documents of a range are there; ids grow with the place, so a range of places is one of keys."""
     ids = collection.ids(start, stop)
     found = database[collection.name].find({"_id": {"$gte": ids[0], "$lte": ids[-1]}}, {"_id": 1})
     return {document["_id"] for document in found} & set(ids)

@@ -1,7 +1,7 @@
 """The behaviour of the same history, as documents: sessions, click events, API requests and feedback.
 
-What is drawn up front is a set of arrays; the documents themselves are made batch by batch. Every document has an `_id` from
-the seed and its place in time, so that any part of a collection can be made again exactly.
+What is drawn up front is a set of arrays; the documents themselves are made batch by batch. Every document has an `_id`
+from the seed and its place in time, so that any part of a collection can be made again exactly.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,8 @@ import numpy as np
 from payments.simulation.arrays import Flags, Ints, expand, offsets, pick
 from payments.simulation.business import Business
 from payments.simulation.ids import IdSpace
-from payments.simulation.population import CITY_COUNTRY, DAY, INSTRUMENT_TYPES, SECOND
+from payments.simulation.plan import DAY, SECOND
+from payments.simulation.population import CITY_COUNTRY, INSTRUMENT_TYPES
 from payments.simulation.purchases import FAILED, ORDINARY, SUCCEEDED
 from payments.simulation.streams import Streams
 from payments.simulation.tables import COUNTRY_CODES, CURRENCIES, Tables
@@ -128,8 +129,8 @@ class Documents:
         self._spaces = {
             prefix: IdSpace(business.plan.seed, prefix) for prefix in ("sess", "evt", "req", "fb", "pi", "ch")
         }
-        self._merchant_ids: list[str] = tables.merchant_ids.to_pylist()
-        self._customer_ids: list[str] = tables.customer_ids.to_pylist()
+        self._merchant_ids: list[Any] = tables.merchant_ids.to_pylist()
+        self._customer_ids: list[Any] = tables.customer_ids.to_pylist()
 
     def counts(self) -> dict[str, int]:
         """Return how many documents each collection gets."""
@@ -145,7 +146,7 @@ class Documents:
         return np.unique(self._business.population.customers.subject[self._feedback.customer])
 
     def collections(self, encrypt: Callable[[int, str], bytes | None]) -> list[Collection]:
-        """Return every collection; `encrypt` seals a text under the key of a person, or gives None when that key is gone.
+        """Return every collection; `encrypt` seals a text under a person's key, or gives None when the key is gone.
 
         A document whose text cannot be sealed any more is None: an erased person's words are not written again.
         """
@@ -192,8 +193,8 @@ class Documents:
                 "schema_version": SCHEMA_VERSION,
             }
             for (
-                session_id, merchant, customer, device, device_type, country, started, ended, page_count, intent, intent_id,
-                source,
+                session_id, merchant, customer, device, device_type, country, started, ended, page_count, intent,
+                intent_id, source,
             ) in zip(
                 ids,
                 sessions.merchant[rows].tolist(),
@@ -372,7 +373,7 @@ def _draw_sessions(streams: Streams, business: Business) -> Sessions:
     started = ended - (seconds * SECOND).astype(np.int64)
     order = np.argsort(started, kind="stable")
     return Sessions(
-        merchant=business.charge_merchant[charge][order],
+        merchant=business.sales.merchant[charge][order],
         customer=np.where(is_known, customer, -1)[order],
         device=charges.device[charge][order],
         device_type=charges.device_type[charge][order],
@@ -406,13 +407,13 @@ def _draw_requests(streams: Streams, business: Business) -> Requests:
     occurred = np.clip(moment, plan.start_moment, plan.end_moment - SECOND)
     order = np.argsort(occurred, kind="stable")
     return Requests(
-        merchant=business.charge_merchant[charge][order],
+        merchant=business.sales.merchant[charge][order],
         route=route[order],
         error=error[order],
         failure=np.where(is_declined, charges.failure[charge], -1)[order],
         latency=np.clip(latency * np.where(slow, 12, 1), 3, 30_000).astype(np.int64)[order],
         version=pick(generator, np.array([0.25, 0.35, 0.40]), len(business.population.merchants.weight))[
-            business.charge_merchant[charge][order]
+            business.sales.merchant[charge][order]
         ],
         occurred=occurred[order],
     )
@@ -442,7 +443,7 @@ def _draw_feedback(streams: Streams, business: Business) -> Feedback:
     stars = np.array([5, 3, 1])[sentiment] + np.array([-1, 0, 1])[sentiment] * (generator.random(count) < 0.4)
     order = np.argsort(submitted, kind="stable")
     return Feedback(
-        merchant=business.charge_merchant[charge][order],
+        merchant=business.sales.merchant[charge][order],
         customer=business.charge_customer[charge][order],
         charge=np.where(kind == _KINDS.index("survey"), -1, charge)[order],
         kind=kind[order],

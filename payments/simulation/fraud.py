@@ -1,8 +1,8 @@
 """Two fraud patterns. Nothing stored marks them: their only label is a dispute that arrives later (see aftermath).
 
-Card testing: a burst of small amounts over many cards, from a few throwaway customers, devices and networks, at one online
-merchant; most attempts are declined. Stolen card: a known customer's card is suddenly used from a far country, on a device
-never seen before, for larger amounts.
+Card testing: a burst of small amounts over many cards, from a few throwaway customers, devices and networks, at one
+online merchant; most attempts are declined. Stolen card: the card of a known customer is suddenly used from a far
+country, on a device never seen before, for larger amounts.
 """
 
 from dataclasses import dataclass, replace
@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from payments.simulation.arrays import Floats, Ints, expand, offsets, pick
+from payments.simulation.plan import DAY, HOUR, SECOND, Plan
 from payments.simulation.population import (
     BANK_DEBIT,
     CITY_STARTS,
-    DAY,
-    HOUR,
-    SECOND,
     Customers,
     Instruments,
     Methods,
@@ -59,11 +57,24 @@ class Fraud:
     charges: Charges
 
 
-def fraud_budget(transactions: int) -> tuple[int, int]:
-    """Return how many charges card testing and stolen cards get in a history of this size; none below 300 charges."""
+@dataclass(frozen=True)
+class Budget:
+    """How many charges each pattern gets."""
+
+    card_testing: int
+    stolen_cards: int
+
+    @property
+    def total(self) -> int:
+        """The charges of both patterns."""
+        return self.card_testing + self.stolen_cards
+
+
+def fraud_budget(transactions: int) -> Budget:
+    """Return how many charges the patterns get in a history of this size; none below 300 charges."""
     if transactions < 300:
-        return 0, 0
-    return max(60, round(transactions * _TESTING_SHARE)), max(16, round(transactions * _STOLEN_SHARE))
+        return Budget(0, 0)
+    return Budget(max(60, round(transactions * _TESTING_SHARE)), max(16, round(transactions * _STOLEN_SHARE)))
 
 
 def _online_weights(population: Population) -> Floats:
@@ -77,8 +88,9 @@ def _network_in(generator: np.random.Generator, population: Population, country:
     return low + (generator.random(len(country)) * (high - low)).astype(np.int64)
 
 
-def card_testing(streams: Streams, population: Population, count: int, start: int, days: int, end_month: int) -> Fraud:
-    """Draw bursts with `count` attempts (at least one) in all; each attempt is an intent of its own."""
+def card_testing(streams: Streams, plan: Plan, population: Population) -> Fraud:
+    """Draw bursts of attempts; each attempt is an intent of its own."""
+    count = fraud_budget(plan.transactions).card_testing
     generator = streams.stream("card testing")
     bursts = max(2, round(count / _BURST))
     sizes = np.bincount(pick(generator, generator.uniform(0.5, 1.5, bursts), count), minlength=bursts)
@@ -86,8 +98,8 @@ def card_testing(streams: Streams, population: Population, count: int, start: in
     merchant = pick(generator, _online_weights(population), bursts)
     country = generator.integers(0, len(COUNTRIES), bursts)
     length = generator.integers(15 * 60 * SECOND, 80 * 60 * SECOND, bursts)
-    # The last half hour is kept free, so that customers and methods of a burst exist before the history ends.
-    begins = start + (generator.random(bursts) * (days * DAY - 3 * HOUR)).astype(np.int64) + HOUR
+    # A burst ends within the history; an hour before the first is left for its customers to sign up.
+    begins = plan.start_moment + (generator.random(bursts) * (plan.days * DAY - 3 * HOUR)).astype(np.int64) + HOUR
     created = begins[burst] + (generator.random(count) * length[burst]).astype(np.int64)
 
     # Throwaway persons: two to five customers a burst.
@@ -101,9 +113,8 @@ def card_testing(streams: Streams, population: Population, count: int, start: in
     # A quarter of the tested cards belong to known persons, the others appear here for the first time.
     known_cards = np.flatnonzero(population.instruments.kind != BANK_DEBIT)
     instrument_base = len(population.instruments.kind)
-    fresh = draw_instruments(
-        generator, pick(generator, np.array([entry.share for entry in COUNTRIES]), count), end_month
-    )
+    issuer = pick(generator, np.array([entry.share for entry in COUNTRIES]), count)
+    fresh = draw_instruments(generator, issuer, plan.end_month)
     fresh = replace(fresh, kind=np.zeros(count, np.int64), brand=np.maximum(fresh.brand, 0))
     is_known = generator.random(count) < 0.25
     instrument = np.where(
@@ -159,19 +170,17 @@ def card_testing(streams: Streams, population: Population, count: int, start: in
     return Fraud(grown, intents, charges)
 
 
-def stolen_cards(
-    streams: Streams, population: Population, intents: Intents, charges: Charges, count: int, start: int, days: int
-) -> Fraud:
-    """Draw about `count` misuses of cards that paid before (`intents` and `charges` are the ordinary payments).
+def stolen_cards(streams: Streams, plan: Plan, population: Population, intents: Intents, charges: Charges) -> Fraud:
+    """Draw misuses of cards that paid before (`intents` and `charges` are the ordinary payments).
 
-    The result has fewer rows, down to none, when the history is too short for a card to become known.
+    There are none when the history is too short for a card to become known.
     """
     generator = streams.stream("stolen cards")
-    end = start + days * DAY
+    count, end = fraud_budget(plan.transactions).stolen_cards, plan.end_moment
     online = _online_weights(population)[population.customers.merchant[intents.customer]] > 0
     is_card = population.instruments.kind[population.methods.instrument[charges.method]] != BANK_DEBIT
     usable = (charges.status == SUCCEEDED) & is_card & online[charges.intent]
-    usable &= (charges.created > start + days * DAY // 10) & (charges.created < end - DAY)
+    usable &= (charges.created > plan.start_moment + plan.days * DAY // 10) & (charges.created < end - DAY)
     candidates = np.flatnonzero(usable)
     if not len(candidates):
         count = 0

@@ -1,7 +1,8 @@
 """Bulk history: a believable payments business, written into both operational stores from one seed.
 
-PostgreSQL gets everything in one transaction, with a row in `simulation.runs` that names the history. Documents follow, each with
-an `_id` from the seed. Whatever is interrupted, the same call again ends with exactly the rows of an undisturbed run.
+PostgreSQL gets everything in one transaction, with a row in `simulation.runs` that names the history. Documents follow,
+each with an `_id` from the seed. Whatever is interrupted, the same call again ends with exactly the rows of an
+undisturbed run.
 """
 
 import time
@@ -20,10 +21,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from payments.errors import UsageError
 from payments.settings import settings
-from payments.simulation.business import Plan, build_business
+from payments.simulation.business import build_business
 from payments.simulation.document_writer import write_collection
 from payments.simulation.documents import Documents
 from payments.simulation.oltp_writer import write_tables
+from payments.simulation.plan import Plan
 from payments.simulation.tables import Tables
 from payments.systems.documents.client import database
 from payments.systems.oltp.connection import connect
@@ -95,7 +97,8 @@ def simulate(transactions: int, days: int, seed: int, end: date = date(2026, 6, 
         _lock(connection)
         run = _find_run(connection, plan)
         if run is not None and run.has_all_documents and _holds_all(documents_store, run):
-            return _report(plan, run, False, {}, began, time.perf_counter())
+            took = time.perf_counter() - began
+            return SimulationReport(seed, run.tables, run.collections, False, {}, took, 0.0)
 
         business = build_business(plan)
         tables = Tables(business)
@@ -110,9 +113,20 @@ def simulate(transactions: int, days: int, seed: int, end: date = date(2026, 6, 
                 "use an empty store (payments down, then remove the state folder)."
             )
         oltp_done = time.perf_counter()
-        inserted = _write_documents(connection, documents_store, tables, documents, is_new, advance)
+        inserted = {
+            collection.name: write_collection(documents_store, collection, is_new, advance)
+            for collection in documents.collections(_sealing(connection, tables, documents))
+        }
         _mark_documents(connection, plan)
-    return _report(plan, run, is_new, inserted, began, oltp_done)
+    return SimulationReport(
+        seed=seed,
+        tables=run.tables,
+        collections=run.collections,
+        is_oltp_new=is_new,
+        documents_inserted=inserted,
+        oltp_seconds=oltp_done - began,
+        documents_seconds=time.perf_counter() - oltp_done,
+    )
 
 
 def _checked(plan: Plan) -> Plan:
@@ -125,20 +139,6 @@ def _checked(plan: Plan) -> Plan:
     if not date(1990, 1, 1) <= plan.end <= date(2080, 12, 31):
         raise UsageError(f"Give an end from 1990-01-01 to 2080-12-31, not {plan.end}.")
     return plan
-
-
-def _report(
-    plan: Plan, run: _Run, is_new: bool, inserted: dict[str, int], began: float, oltp_done: float
-) -> SimulationReport:
-    return SimulationReport(
-        seed=plan.seed,
-        tables=run.tables,
-        collections=run.collections,
-        is_oltp_new=is_new,
-        documents_inserted=inserted,
-        oltp_seconds=oltp_done - began,
-        documents_seconds=time.perf_counter() - oltp_done,
-    )
 
 
 def _lock(connection: Connection) -> None:
@@ -201,7 +201,7 @@ def _write_oltp(
     totals = {table.name: table.rows for table in made}
     run = _Run(tables.digest(), totals, document_counts, False)
     with connection.transaction():
-        write_tables(connection, made, lambda name, rows: advance(name, rows, totals[name]))
+        write_tables(connection, made, advance)
         # A store that was emptied by hand may still name the history that it held.
         connection.execute("delete from simulation.runs")
         connection.execute(
@@ -215,20 +215,13 @@ def _write_oltp(
     return run
 
 
-def _write_documents(
-    connection: Connection,
-    documents_store: Database[dict[str, Any]],
-    tables: Tables,
-    documents: Documents,
-    is_new: bool,
-    advance: Callable[[str, int, int], None],
-) -> dict[str, int]:
+def _sealing(connection: Connection, tables: Tables, documents: Documents) -> Callable[[int, str], bytes | None]:
+    """Return what encrypts a text under the key of a person, as the vault holds it; None for an erased person."""
     ring = KeyRing.load_or_create(settings().key_ring_path)
     subject_ids = tables.identities.subject_ids
-    wanted = [subject_ids[row] for row in documents.feedback_subjects().tolist()]
     stored = connection.execute(
         "select subject_id, wrapped_key from vault.subjects where subject_id = any(%s) and wrapped_key is not null",
-        (wanted,),
+        ([subject_ids[row] for row in documents.feedback_subjects().tolist()],),
     ).fetchall()
     data_keys = {subject_id: unwrap(ring, bytes(wrapped), subject_id) for subject_id, wrapped in stored}
 
@@ -236,15 +229,7 @@ def _write_documents(
         data_key = data_keys.get(subject_ids[person])
         return None if data_key is None else encrypt_field(data_key, text, "feedback")
 
-    return {
-        collection.name: write_collection(
-            documents_store,
-            collection,
-            is_new,
-            lambda name, rows, total=collection.count: advance(name, rows, total),  # type: ignore[misc]
-        )
-        for collection in documents.collections(encrypt)
-    }
+    return encrypt
 
 
 def _mark_documents(connection: Connection, plan: Plan) -> None:
@@ -258,7 +243,7 @@ def _mark_documents(connection: Connection, plan: Plan) -> None:
 
 
 def _holds_all(documents_store: Database[dict[str, Any]], run: _Run) -> bool:
-    return all(documents_store[name].count_documents({}) >= count for name, count in run.collections.items())
+    return all(documents_store[name].estimated_document_count() >= count for name, count in run.collections.items())
 
 
 @contextmanager

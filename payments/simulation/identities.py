@@ -1,6 +1,6 @@
-"""Who the persons are: names, e-mail addresses, phones and postal addresses from small pools, and what may be kept of them.
+"""Who the persons are: names, e-mail addresses, phones and postal addresses from small pools.
 
-Identity exists in clear only within this module: what leaves it is ciphertext under the person's own key, or keyed tokens.
+Identity exists in clear in memory only: what is written is ciphertext under the person's own key, and keyed tokens.
 """
 
 import unicodedata
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from uuid import UUID
 
-from faker import Faker
 import numpy as np
+from faker import Faker
 
 from payments.simulation.arrays import Ints
 from payments.simulation.ids import uuids
@@ -74,7 +74,7 @@ class Person:
 
 
 class Identities:
-    """The persons of a history: deterministic identities, with fresh data keys made the first time they are asked for."""
+    """The persons of a history: deterministic identities, and fresh data keys."""
 
     def __init__(self, streams: Streams, subjects: Subjects) -> None:
         self._streams = streams

@@ -1,7 +1,7 @@
 """Identifiers in the shape of Stripe's (`ch_` and 24 base62 characters), made from a seed and a counter.
 
-The first seven characters grow with the counter, which keeps index pages and key ranges in order of time, as Stripe's own
-identifiers do; the other seventeen are hashed. Two counters therefore never share an identifier.
+The first seven characters grow with the counter, which keeps index pages and key ranges in order of time; the other
+seventeen are hashed. Two counters never share an identifier.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from payments.simulation.arrays import Ints
+from payments.simulation.arrays import Ints, Values
 
 _ALPHABET = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
 _ORDERED, _HASHED = 7, 17
@@ -22,7 +22,7 @@ _STRIDE = 1021  # steps between neighbours vary below this width
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return the splitmix64 finalizer of each value (Steele, Lea, Flood: Fast splittable pseudorandom number generators)."""
+    """Return the finalizer of splitmix64 (Steele, Lea, Flood 2014: Fast splittable pseudorandom number generators)."""
     mixed = values + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -64,7 +64,7 @@ class IdSpace:
         """Return 64 well-mixed bits for each counter: a draw that depends on nothing else."""
         return hashes(self.seed, f"{self.prefix} draw", counters)
 
-    def arrow(self, counters: Ints) -> pa.Array:
+    def arrow(self, counters: Ints) -> Values:
         """Return the identifiers as an Arrow string array, without a Python object for each."""
         codes = np.ascontiguousarray(self.matrix(counters))
         ends = np.arange(len(counters) + 1, dtype=np.int32) * np.int32(codes.shape[1])

@@ -14,13 +14,13 @@ _BATCH_ROWS = 25_000
 _WITHOUT_HEADER = pa.csv.WriteOptions(include_header=False)
 
 
-def write_tables(connection: Connection, tables: list[Table], advance: Callable[[str, int], None]) -> None:
+def write_tables(connection: Connection, tables: list[Table], advance: Callable[[str, int, int], None]) -> None:
     """Copy the tables in their order; foreign keys and triggers are checked set-based at the end, before this returns.
 
     Args:
         connection: within a transaction, which the caller commits.
         tables: in an order that satisfies the foreign keys.
-        advance: called with the table's name and the rows just written.
+        advance: called with the table's name, the rows just written, and how many there are in all.
 
     Raises:
         psycopg.Error: a row breaks a constraint of the store.
@@ -31,7 +31,7 @@ def write_tables(connection: Connection, tables: list[Table], advance: Callable[
 
 
 def copy_table(
-    connection: Connection, table: Table, maker: ThreadPoolExecutor, advance: Callable[[str, int], None]
+    connection: Connection, table: Table, maker: ThreadPoolExecutor, advance: Callable[[str, int, int], None]
 ) -> None:
     """Copy one table; while the server takes one batch, the next one is made beside it."""
     statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(
@@ -40,7 +40,7 @@ def copy_table(
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for rows, text in _made_ahead(table, maker):
             copy.write(text)
-            advance(table.name, rows)
+            advance(table.name, rows, table.rows)
 
 
 def csv_text(batch: pa.RecordBatch) -> memoryview:

@@ -1,4 +1,6 @@
-"""Who takes part: merchants whose sizes follow a power law, persons with homes and cards, and customers (a person at one merchant).
+"""Who takes part: merchants whose sizes follow a power law, persons with homes and cards, and their customers.
+
+A customer is a person at one merchant.
 
 Everything is a set of parallel arrays; a row is known by its position. Times are microseconds since 1970 (UTC).
 """
@@ -9,12 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from payments.simulation.arrays import Flags, Floats, Ints, expand, offsets, pick, pick_within
+from payments.simulation.plan import DAY, Plan
 from payments.simulation.streams import Streams
 from payments.simulation.world import BRANDS, CATEGORIES, COUNTRIES, MONIES
-
-SECOND = 1_000_000
-HOUR = 3600 * SECOND
-DAY = 24 * HOUR
 
 INSTRUMENT_TYPES = ("card", "wallet", "bank_debit")
 BANK_DEBIT = INSTRUMENT_TYPES.index("bank_debit")
@@ -121,9 +120,9 @@ def draw_instruments(generator: np.random.Generator, issuer: Ints, end_month: in
     return Instruments(kind, brand, generator.integers(0, 10_000, count), end_month + months, funding, issuer)
 
 
-def _merchants(streams: Streams, transactions: int, start: int) -> Merchants:
+def _merchants(streams: Streams, plan: Plan) -> Merchants:
     generator = streams.stream("merchants")
-    count = min(2_000, 24 + transactions // 600)
+    count = min(2_000, 24 + plan.transactions // 600)
     weight = np.arange(1, count + 1, dtype=np.float64) ** -_SIZE_EXPONENT * generator.lognormal(0, 0.15, count)
     shares = np.array([country.share for country in COUNTRIES])
     # The largest merchants stand in the first countries of the list, so that small runs have many currencies too.
@@ -146,23 +145,23 @@ def _merchants(streams: Streams, transactions: int, start: int) -> Merchants:
         charm_prices=generator.random(count) < 0.5,
         fee_basis_points=basis_points.astype(np.int64),
         fee_fixed=np.array([entry.fee_fixed for entry in MONIES])[money],
-        created=start - generator.integers(40 * DAY, 1500 * DAY, count),
+        created=plan.start_moment - generator.integers(40 * DAY, 1500 * DAY, count),
         status=(generator.random(count) < 0.02).astype(np.int64),
     )
 
 
-def build_population(streams: Streams, transactions: int, start: int, end_month: int) -> Population:
-    """Draw the population of a history with this many charges that begins at `start` and ends in `end_month`."""
-    merchants = _merchants(streams, transactions, start)
+def build_population(streams: Streams, plan: Plan) -> Population:
+    """Draw the population of a history."""
+    merchants = _merchants(streams, plan)
     generator = streams.stream("persons")
 
     # Persons live where the merchants sell; a tenth of the customers of a merchant come from anywhere.
-    person_count = max(30, transactions // 8)
+    person_count = max(30, plan.transactions // 8)
     sold_in = np.bincount(merchants.country, weights=merchants.weight, minlength=len(COUNTRIES))
     shares = np.array([country.share for country in COUNTRIES])
     country = np.sort(pick(generator, 0.9 * sold_in / sold_in.sum() + 0.1 * shares / shares.sum(), person_count))
     residents = offsets(np.bincount(country, minlength=len(COUNTRIES)))
-    wanted = max(40, transactions // 5)
+    wanted = max(40, plan.transactions // 5)
     merchant = pick(generator, merchants.weight, wanted)
     home = merchants.country[merchant]
     is_local = (generator.random(wanted) < 0.9) & (residents[home + 1] > residents[home])
@@ -197,7 +196,7 @@ def build_population(streams: Streams, transactions: int, start: int, end_month:
         device_type=pick(generator, np.array([0.62, 0.31, 0.07]), count * 2).reshape(count, 2),
         cards=offsets(card_count),
     )
-    instruments = draw_instruments(generator, issuer, end_month)
+    instruments = draw_instruments(generator, issuer, plan.end_month)
 
     customers_count = len(merchant)
     category_is_digital = np.array([entry.curve == "digital" for entry in CATEGORIES])[merchants.category[merchant]]

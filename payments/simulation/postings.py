@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from payments.simulation.arrays import Flags, Floats, Ints, running_totals
-from payments.simulation.aftermath import LOST, REFUNDED, WON, Disputes, Refunds, settlement_moment
-from payments.simulation.population import DAY
+from payments.simulation.aftermath import LOST, REFUNDED, WON, Disputes, Refunds, Sales, settlement_moment
+from payments.simulation.arrays import Flags, Ints, running_totals
+from payments.simulation.plan import DAY, Plan
 
 KINDS = ("charge", "settlement", "refund", "dispute", "dispute_won", "dispute_lost")
 CODES = ("card_receivable", "bank", "fee_revenue", "dispute_clearing", "merchant_pending", "merchant_available")
@@ -20,7 +20,7 @@ _PLATFORM = 0
 
 @dataclass(frozen=True)
 class Settled:
-    """One row a settlement: the charges of one merchant, currency and day; `day` is the day of the charges (since 1970)."""
+    """One row a settlement: the charges of one merchant, currency and day (days since 1970)."""
 
     merchant: Ints
     money: Ints
@@ -31,7 +31,7 @@ class Settled:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Accounts, transactions and entries; an account is its owner (0 the platform, else merchant + 1), code and currency."""
+    """Accounts, transactions, entries. The owner of an account is 0 for the platform, else the merchant plus 1."""
 
     account_owner: Ints
     account_code: Ints
@@ -52,20 +52,20 @@ class Ledger:
     entry_balance: Ints
 
 
-def settle(merchant: Ints, money: Ints, amount: Ints, fee: Ints, created: Ints, end: int) -> Settled:
-    """Group paid charges into the settlements that fall before `end`, ordered by day, merchant and currency."""
-    ripe = settlement_moment(created) < end
-    key = np.stack([created[ripe] // DAY, merchant[ripe], money[ripe]], axis=1)
+def settle(plan: Plan, sales: Sales) -> Settled:
+    """Group paid charges into the settlements that fall within the history, ordered by day, merchant and currency."""
+    ripe = sales.is_paid & (settlement_moment(sales.created) < plan.end_moment)
+    key = np.stack([sales.created[ripe] // DAY, sales.merchant[ripe], sales.money[ripe]], axis=1)
     groups, place = np.unique(key, axis=0, return_inverse=True) if len(key) else (key, np.zeros(0, np.int64))
     totals, nets = np.zeros(len(groups), np.int64), np.zeros(len(groups), np.int64)
-    np.add.at(totals, place, amount[ripe])
-    np.add.at(nets, place, (amount - fee)[ripe])
+    np.add.at(totals, place, sales.amount[ripe])
+    np.add.at(nets, place, (sales.amount - sales.fee)[ripe])
     return Settled(groups[:, 1], groups[:, 2], groups[:, 0], totals, nets)
 
 
 @dataclass(frozen=True)
 class _Legs:
-    """Legs of postings of one kind: columns (owner, code, money, is_debit, amount), `no` the place within the posting."""
+    """Legs of postings of one kind; `no` is the place within the posting."""
 
     posting: Ints
     no: Ints
@@ -93,24 +93,15 @@ def _legs(first: int, money: Ints, parts: list[tuple[Ints | int, int, bool, Ints
     ]
 
 
-def post_all(
-    merchant: Ints,
-    money: Ints,
-    amount: Ints,
-    fee: Ints,
-    created: Ints,
-    is_paid: Flags,
-    settled: Settled,
-    refunds: Refunds,
-    disputes: Disputes,
-) -> Ledger:
-    """Post a whole history. The first five are columns of the charges; sources are positions in the table of each kind."""
-    paid = np.flatnonzero(is_paid)
+def post_all(sales: Sales, settled: Settled, refunds: Refunds, disputes: Disputes) -> Ledger:
+    """Post a whole history; the source of a posting is a position in the table of its kind."""
+    merchant, money, amount = sales.merchant, sales.money, sales.amount
+    paid = np.flatnonzero(sales.is_paid)
     done = np.flatnonzero(refunds.status == REFUNDED)
     won, lost = np.flatnonzero(disputes.status == WON), np.flatnonzero(disputes.status == LOST)
     sources = [paid, np.arange(len(settled.day)), done, np.arange(len(disputes.charge)), won, lost]
     times = [
-        created[paid],
+        sales.created[paid],
         settlement_moment(settled.day * DAY),
         refunds.created[done],
         disputes.created,
@@ -120,7 +111,7 @@ def post_all(
     firsts = np.concatenate([[0], np.cumsum([len(source) for source in sources])]).tolist()
     refund_owner = merchant[refunds.charge[done]] + 1
     dispute_owner, dispute_money = merchant[disputes.charge] + 1, money[disputes.charge]
-    paid_owner, net = merchant[paid] + 1, amount[paid] - fee[paid]
+    paid_owner, net = merchant[paid] + 1, amount[paid] - sales.fee[paid]
     legs = [
         *_legs(
             firsts[0],
@@ -128,7 +119,7 @@ def post_all(
             [
                 (_PLATFORM, RECEIVABLE, True, amount[paid]),
                 (paid_owner, PENDING_BALANCE, False, net),
-                (_PLATFORM, FEES, False, fee[paid]),
+                (_PLATFORM, FEES, False, sales.fee[paid]),
             ],
         ),
         *_legs(

@@ -10,15 +10,8 @@ import numpy as np
 
 from payments.simulation.arrays import Flags, Floats, Ints, offsets, pick, pick_within
 from payments.simulation.ids import hashes
-from payments.simulation.population import (
-    BANK_DEBIT,
-    CARRIERS,
-    CITY_STARTS,
-    DAY,
-    HOUR,
-    SECOND,
-    Population,
-)
+from payments.simulation.plan import DAY, HOUR, SECOND, Plan
+from payments.simulation.population import BANK_DEBIT, CARRIERS, CITY_STARTS, Population
 from payments.simulation.streams import Streams
 from payments.simulation.world import (
     CATEGORIES,
@@ -61,7 +54,7 @@ class Intents:
 
 @dataclass(frozen=True)
 class Charges:
-    """One row an attempt. `intent` is the position of its intent; `failure` is -1 unless it failed; `kind` is never stored."""
+    """One row an attempt at the intent in that position; `failure` is -1 unless it failed; `kind` is not stored."""
 
     intent: Ints
     method: Ints
@@ -91,20 +84,24 @@ def concatenate(parts: list[Rows]) -> Rows:
 
 def month_of(moments: Ints) -> Ints:
     """Return the month of each moment, counted from year 0."""
-    return moments.astype("datetime64[us]").astype("datetime64[M]").astype(np.int64) + 1970 * 12
+    months: Ints = moments.astype("datetime64[us]").astype("datetime64[M]").astype(np.int64) + 1970 * 12
+    return months
 
 
 def in_minor_units(dollars: Floats, money: Ints, charm: Flags) -> Ints:
-    """Turn dollar sizes into believable prices in minor units of each currency: its steps, and x.99 where a shop likes it."""
+    """Turn dollar sizes into prices in minor units of each currency: in its steps, and x.99 where a shop likes that."""
     step = _STEPS[money]
     amount = np.rint(np.clip(dollars, 0.4, 25_000) * _PER_UNIT[money] / step).astype(np.int64) * step
     amount = np.maximum(amount, step)
+    charming = amount // 100 * 100 + 99
     has_cents = np.array([entry.exponent == 2 and entry.price_step == 1 for entry in MONIES])[money]
-    return np.where(charm & has_cents & (amount >= 300), amount // 100 * 100 + 99, amount)
+    prices: Ints = np.where(charm & has_cents & (amount >= 300), charming, amount)
+    return prices
 
 
-def draw_moments(generator: np.random.Generator, country: Ints, category: Ints, start: int, days: int) -> Ints:
+def draw_moments(generator: np.random.Generator, plan: Plan, country: Ints, category: Ints) -> Ints:
     """Draw a moment of the history for each payment, following the local hours and weekdays of its shop."""
+    start, end, days = plan.start_moment, plan.end_moment, plan.days
     curve = np.array([CURVES.index(entry.curve) for entry in CATEGORIES])[category]
     first_weekday = (start // DAY + 3) % 7  # 1970-01-01 was a Thursday
     weekday = (first_weekday + np.arange(days)) % 7
@@ -116,7 +113,6 @@ def draw_moments(generator: np.random.Generator, country: Ints, category: Ints, 
         hour[rows] = pick(generator, np.array(HOURS[name], dtype=np.float64), len(rows))
     within = (generator.random(len(country)) * HOUR).astype(np.int64)
     moment = start + day * DAY + hour * HOUR + within - _OFFSETS[country]
-    end = start + days * DAY
     return np.where(moment < start, moment + DAY, np.where(moment >= end, moment - DAY, moment))
 
 
@@ -180,21 +176,19 @@ def _failure_codes(generator: np.random.Generator, is_expired: Flags) -> Ints:
 
 
 def _wait(generator: np.random.Generator, failure: Ints) -> Ints:
-    """Return how long a person waits after a decline: seconds after a typing error, hours or days when money is short."""
+    """Return how long a person waits after a decline: minutes after a typing error, hours when money is short."""
     seconds = np.exp(generator.normal(np.log(90), 0.7, len(failure)))
     hours = np.exp(generator.normal(np.log(9), 1.1, len(failure))) * 3600
     return (np.where(failure == INSUFFICIENT_FUNDS, hours, seconds + 5) * SECOND).astype(np.int64)
 
 
-def ordinary_payments(
-    streams: Streams, population: Population, charges: int, start: int, days: int
-) -> tuple[Intents, Charges]:
-    """Draw intents until they carry at least this many charges, all between `start` and `days` later.
+def ordinary_payments(streams: Streams, plan: Plan, population: Population) -> tuple[Intents, Charges]:
+    """Draw intents that carry at least as many charges as the plan wants.
 
     Both tables are in the order of the intents; the caller keeps as many leading charges as it needs.
     """
     generator = streams.stream("payments")
-    end = start + days * DAY
+    charges, end = plan.transactions, plan.end_moment
     merchants, customers, methods = population.merchants, population.customers, population.methods
     by_merchant = offsets(np.bincount(customers.merchant, minlength=len(merchants.weight)))
     has_customers = np.diff(by_merchant) > 0
@@ -202,7 +196,7 @@ def ordinary_payments(
     activity = population.subjects.activity[customers.subject]
     customer = pick_within(generator, activity, by_merchant[merchant], by_merchant[merchant + 1])
     category = merchants.category[merchant]
-    created = draw_moments(generator, merchants.country[merchant], category, start, days)
+    created = draw_moments(generator, plan, merchants.country[merchant], category)
 
     medians = np.array([entry.median_dollars for entry in CATEGORIES])[category]
     spreads = np.array([entry.spread for entry in CATEGORIES])[category]
@@ -265,7 +259,7 @@ def ordinary_payments(
 
 
 def abandoned_intents(streams: Streams, intents: Intents) -> Intents:
-    """Return intents that never saw an attempt: a small part of the given ones, drawn anew at other moments of the same day."""
+    """Return intents that never saw an attempt: a small part of the given ones, at other moments of the same day."""
     generator = streams.stream("abandoned")
     chosen = np.flatnonzero(generator.random(len(intents.created)) < _ABANDONED_SHARE)
     copy = take(intents, chosen)

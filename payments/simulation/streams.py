@@ -8,7 +8,7 @@ import numpy as np
 class Streams:
     """Named child streams of one seed.
 
-    Each part of the simulation draws from its own stream, so that a new draw in one part leaves all others as they were.
+    Each part of the simulation draws from its own, so that a new draw in one part leaves the others as they were.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,9 +1,10 @@
-"""The history as tables of the operational store: for each its columns, made slice by slice so that memory stays small."""
+"""The history as tables of the operational store: the columns of each, made slice by slice to keep memory small."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,18 +19,19 @@ from payments.simulation.aftermath import (
     WON,
     settlement_moment,
 )
-from payments.simulation.arrays import Flags, Ints
+from payments.simulation.arrays import Flags, Ints, Values
 from payments.simulation.business import INTENT_STATUSES, Business
 from payments.simulation.identities import Identities
 from payments.simulation.ids import IdSpace, hashes
-from payments.simulation.population import BANK_DEBIT, CITIES, CITY_COUNTRY, DAY, INSTRUMENT_TYPES
+from payments.simulation.plan import DAY
+from payments.simulation.population import BANK_DEBIT, CITIES, CITY_COUNTRY, INSTRUMENT_TYPES
 from payments.simulation.postings import CODES, DEBIT_NORMAL, KINDS
 from payments.simulation.purchases import FAILED, PENDING, SUCCEEDED
 from payments.simulation.streams import Streams
 from payments.simulation.world import BRANDS, CATEGORIES, COUNTRIES, DEVICE_TYPES, FAILURES, FUNDINGS, MONIES
 from payments.vault import KeyRing, card_fingerprint, merchant_token, network_prefix_token, network_token
 
-Column = Callable[[slice], pa.Array]
+Column = Callable[[slice], Values]
 COUNTRY_CODES = tuple(country.code for country in COUNTRIES)
 CURRENCIES = tuple(money.code for money in MONIES)
 _RETENTION = 2557 * DAY  # seven years
@@ -56,11 +58,23 @@ class Table:
 def _labels(names: Sequence[str], codes: Ints) -> Column:
     """Name each code; a negative code is null."""
     values = pa.array(names, pa.string())
-    return lambda rows: values.take(pa.array(codes[rows], mask=codes[rows] < 0))
+    return _taken(values, codes)
 
 
-def _taken(values: pa.Array, index: Ints) -> Column:
-    return lambda rows: values.take(pa.array(index[rows], mask=index[rows] < 0))
+def _taken(values: Values, index: Ints) -> Column:
+    """Take the value in each place; that in a negative place is null."""
+    return lambda rows: values.take(_places(index[rows]))
+
+
+def _places(index: Ints) -> pa.Int64Array:
+    return pa.array(index, pa.int64(), mask=index < 0)
+
+
+def _joined(*parts: Values) -> Values:
+    """Join texts with colons, row by row."""
+    join: Any = pc.binary_join_element_wise
+    joined: Values = join(*parts, ":")
+    return joined
 
 
 def _numbers(values: Ints | Flags, is_null: Flags | None = None) -> Column:
@@ -85,7 +99,7 @@ def _constant(value: str, count: int) -> Column:
     return lambda rows: pa.repeat(value, len(range(*rows.indices(count))))
 
 
-def _hex(values: Iterable[bytes]) -> pa.Array:
+def _hex(values: Iterable[bytes]) -> Values:
     return pa.array([f"\\x{value.hex()}" for value in values], pa.string())
 
 
@@ -110,21 +124,21 @@ class Tables:
         }
 
     @cached_property
-    def merchant_ids(self) -> pa.Array:
+    def merchant_ids(self) -> Values:
         """The id of each merchant."""
         return self.spaces["acct"].arrow(_rank(self.business.population.merchants.created))
 
     @cached_property
-    def customer_ids(self) -> pa.Array:
+    def customer_ids(self) -> Values:
         """The id of each customer."""
         return self.spaces["cus"].arrow(_rank(self.business.customer_created))
 
     @cached_property
-    def method_ids(self) -> pa.Array:
+    def method_ids(self) -> Values:
         """The id of each payment method."""
         return self.spaces["pm"].arrow(_rank(self.business.method_created))
 
-    def device_ids(self, devices: Ints) -> pa.Array:
+    def device_ids(self, devices: Ints) -> Values:
         """The ids of these devices, scattered so that neighbours in the plan are none in the store."""
         return self.spaces["dev"].arrow(devices * 0x9E3779B1 % (1 << 31))
 
@@ -133,7 +147,7 @@ class Tables:
         business, digest = self.business, hashlib.sha256()
         for values in (
             business.charges.created,
-            business.charge_amount,
+            business.sales.amount,
             business.charges.status,
             business.charges.device,
             business.charge_customer,
@@ -144,7 +158,7 @@ class Tables:
             business.method_created,
         ):
             digest.update(np.ascontiguousarray(values).tobytes())
-        sample = np.arange(min(64, len(business.charge_amount)))
+        sample = np.arange(min(64, len(business.sales.amount)))
         digest.update(self.spaces["ch"].matrix(sample).tobytes())
         return digest.hexdigest()
 
@@ -300,15 +314,15 @@ class Tables:
         statuses = {FAILED: "failed", SUCCEEDED: "succeeded", PENDING: "pending"}
         tokens = pa.array([network_prefix_token(ring, address) for address in self._network_addresses()])
         columns: dict[str, Column] = {
-            "merchant_id": _taken(self.merchant_ids, business.charge_merchant),
+            "merchant_id": _taken(self.merchant_ids, business.sales.merchant),
             "charge_id": _ids(self.spaces["ch"], np.arange(count)),
             "payment_intent_id": _ids(self.spaces["pi"], charges.intent),
             "customer_id": _taken(self.customer_ids, business.charge_customer),
             "payment_method_id": _taken(self.method_ids, charges.method),
-            "amount_minor": _numbers(business.charge_amount),
-            "amount_captured_minor": _numbers(np.where(is_paid, business.charge_amount, 0)),
+            "amount_minor": _numbers(business.sales.amount),
+            "amount_captured_minor": _numbers(np.where(is_paid, business.sales.amount, 0)),
             "amount_refunded_minor": _numbers(business.charge_refunded),
-            "currency": _labels(CURRENCIES, business.charge_money),
+            "currency": _labels(CURRENCIES, business.sales.money),
             "status": _labels([statuses[code] for code in range(len(statuses))], charges.status),
             "failure_code": _labels(FAILURES, charges.failure),
             "is_disputed": _numbers(is_disputed),
@@ -333,11 +347,11 @@ class Tables:
     def _refunds(self) -> Table:
         refunds, count = self.business.refunds, len(self.business.refunds.charge)
         columns: dict[str, Column] = {
-            "merchant_id": _taken(self.merchant_ids, self.business.charge_merchant[refunds.charge]),
+            "merchant_id": _taken(self.merchant_ids, self.business.sales.merchant[refunds.charge]),
             "refund_id": _ids(self.spaces["re"], np.arange(count)),
             "charge_id": _ids(self.spaces["ch"], refunds.charge),
             "amount_minor": _numbers(refunds.amount),
-            "currency": _labels(CURRENCIES, self.business.charge_money[refunds.charge]),
+            "currency": _labels(CURRENCIES, self.business.sales.money[refunds.charge]),
             "status": _labels(REFUND_STATUSES, refunds.status),
             "reason": _labels(REFUND_REASONS, refunds.reason),
             "created_at": _moments(refunds.created),
@@ -348,12 +362,12 @@ class Tables:
     def _disputes(self) -> Table:
         disputes, count = self.business.disputes, len(self.business.disputes.charge)
         columns: dict[str, Column] = {
-            "merchant_id": _taken(self.merchant_ids, self.business.charge_merchant[disputes.charge]),
+            "merchant_id": _taken(self.merchant_ids, self.business.sales.merchant[disputes.charge]),
             "dispute_id": _ids(self.spaces["dp"], np.arange(count)),
             "charge_id": _ids(self.spaces["ch"], disputes.charge),
             "amount_minor": _numbers(disputes.amount),
             "fee_minor": _numbers(disputes.fee),
-            "currency": _labels(CURRENCIES, self.business.charge_money[disputes.charge]),
+            "currency": _labels(CURRENCIES, self.business.sales.money[disputes.charge]),
             "status": _labels(DISPUTE_STATUSES, disputes.status),
             "reason": _labels(DISPUTE_REASONS, disputes.reason),
             "closed_at": _moments(disputes.closed),
@@ -371,10 +385,10 @@ class Tables:
         source = [paid, done, np.arange(len(disputes.charge)), won]
         kind = np.repeat(np.arange(4), [len(rows) for rows in source])
         amount = np.concatenate(
-            [business.charge_amount[paid], -refunds.amount[done], -disputes.amount, disputes.amount[won]]
+            [business.sales.amount[paid], -refunds.amount[done], -disputes.amount, disputes.amount[won]]
         )
         nothing = np.zeros(len(done) + len(won), np.int64)
-        fee = np.concatenate([business.charge_fee[paid], nothing[: len(done)], disputes.fee, nothing[len(done) :]])
+        fee = np.concatenate([business.sales.fee[paid], nothing[: len(done)], disputes.fee, nothing[len(done) :]])
         created = np.concatenate(
             [business.charges.created[paid], refunds.created[done], disputes.created, disputes.closed[won]]
         )
@@ -383,14 +397,14 @@ class Tables:
         source_id = self._sources(kind[in_time], np.concatenate(source)[in_time], ("ch", "re", "dp", "dp"))
         amount, fee = amount[in_time], fee[in_time]
         columns: dict[str, Column] = {
-            "merchant_id": _taken(self.merchant_ids, business.charge_merchant[charge[in_time]]),
+            "merchant_id": _taken(self.merchant_ids, business.sales.merchant[charge[in_time]]),
             "balance_transaction_id": _ids(self.spaces["txn"], np.arange(len(in_time))),
             "type": _labels(("charge", "refund", "dispute", "dispute_reversal"), kind[in_time]),
             "source_id": source_id,
             "amount_minor": _numbers(amount),
             "fee_minor": _numbers(fee),
             "net_minor": _numbers(amount - fee),
-            "currency": _labels(CURRENCIES, business.charge_money[charge[in_time]]),
+            "currency": _labels(CURRENCIES, business.sales.money[charge[in_time]]),
             "available_at": _moments(available[in_time]),
             "created_at": _moments(created[in_time]),
         }
@@ -399,7 +413,7 @@ class Tables:
     def _sources(self, kind: Ints, source: Ints, prefixes: tuple[str | None, ...]) -> Column:
         """Return the id of each source: of the space named for its kind, or of a settlement where none is named."""
 
-        def column(rows: slice) -> pa.Array:
+        def column(rows: slice) -> Values:
             kinds, sources = kind[rows], source[rows]
             parts, places = [], []
             for code, prefix in enumerate(prefixes):
@@ -408,23 +422,23 @@ class Tables:
                 parts.append(self._settlement_ids(chosen) if prefix is None else self.spaces[prefix].arrow(chosen))
                 places.append(place)
             back = np.argsort(np.concatenate(places), kind="stable")
-            return pa.concat_arrays(parts).take(pa.array(back))
+            return pa.concat_arrays(parts).take(_places(back))
 
         return column
 
-    def _settlement_ids(self, rows: Ints) -> pa.Array:
+    def _settlement_ids(self, rows: Ints) -> Values:
         settled = self.business.settled
         day = pa.array(settled.day[rows].astype(np.int32)).cast(pa.date32()).cast(pa.string())
-        merchant = self.merchant_ids.take(pa.array(settled.merchant[rows]))
-        currency = pa.array(CURRENCIES).take(pa.array(settled.money[rows]))
-        return pc.binary_join_element_wise(merchant, currency, day, ":")
+        merchant = self.merchant_ids.take(_places(settled.merchant[rows]))
+        return _joined(merchant, pa.array(CURRENCIES).take(_places(settled.money[rows])), day)
 
     @cached_property
-    def _account_ids(self) -> pa.Array:
+    def _account_ids(self) -> Values:
         ledger = self.business.ledger
-        owner = pa.concat_arrays([pa.array(["platform"]), self.merchant_ids]).take(pa.array(ledger.account_owner))
-        code = pa.array(CODES).take(pa.array(ledger.account_code))
-        return pc.binary_join_element_wise(owner, code, pa.array(CURRENCIES).take(pa.array(ledger.account_money)), ":")
+        owners: list[Values] = [pa.array(["platform"]), self.merchant_ids]
+        owner = pa.concat_arrays(owners).take(_places(ledger.account_owner))
+        code = pa.array(CODES).take(_places(ledger.account_code))
+        return _joined(owner, code, pa.array(CURRENCIES).take(_places(ledger.account_money)))
 
     def _accounts(self) -> Table:
         ledger = self.business.ledger

@@ -11,7 +11,7 @@ _SUBJECTS = {
     "fr": ("la livraison", "la qualité", "le prix", "le paiement", "le service client", "mon compte"),
     "es": ("la entrega", "la calidad", "el precio", "el pago", "la atención", "mi cuenta"),
 }
-_VERDICTS = {
+_VERDICTS: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
         "positive": ("All good: {}.", "Very happy with one thing above all: {}.", "Five stars for this: {}."),
         "neutral": ("It was fine, also this: {}.", "Nothing special to say about this: {}.", "As expected: {}."),

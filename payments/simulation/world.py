@@ -21,7 +21,7 @@ class Money:
 
 @dataclass(frozen=True)
 class Country:
-    """A country: its share of the world's customers, its clock (minutes from UTC), money, language and cities by size."""
+    """A country: its share of the customers, its clock (minutes from UTC), money, language and cities by size."""
 
     code: str
     currency: str
