@@ -1,26 +1,37 @@
 """What the browser looks at: the dbt docs site and the Dagster UI, each on a free port for as long as it is needed."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
 from payments.systems.processes import LOOPBACK, wait_until
 
-START_SECONDS = 120
+START_SECONDS = 240
 STOP_SECONDS = 20
 INSTANCE = "telemetry: {enabled: false}\nnux: {enabled: false}\n"  # the welcome dialog would cover the graph
+LOCATION_QUERY = """{
+    workspaceOrError {
+        ... on Workspace {
+            locationEntries {
+                loadStatus
+                locationOrLoadError { ... on RepositoryLocation { name } ... on PythonError { message } }
+            }
+        }
+    }
+}"""
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
@@ -53,7 +64,7 @@ def serve_dagster(module: str = "orchestration.definitions") -> Iterator[str]:
     """Start the Dagster UI for the definitions of a module, with an instance of its own, and give its address.
 
     Raises:
-        UsageError: the UI did not start.
+        UsageError: the UI did not start, or the module cannot be loaded.
     """
     with tempfile.TemporaryDirectory(prefix="dagster ", ignore_cleanup_errors=True) as home:
         (Path(home) / "dagster.yaml").write_text(INSTANCE, encoding="utf-8")
@@ -70,10 +81,13 @@ def serve_dagster(module: str = "orchestration.definitions") -> Iterator[str]:
             )
         try:
             address = f"http://{LOOPBACK}:{port}"
-            wait_until(lambda: process.poll() is not None or _answers(f"{address}/server_info"), START_SECONDS)
-            if not _answers(f"{address}/server_info"):
+            wait_until(lambda: process.poll() is not None or _location(address) is not None, START_SECONDS)
+            location = _location(address)
+            if location is None:
                 lines = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 raise UsageError(f"the Dagster UI did not start: {lines[-1] if lines else 'it said nothing'}")
+            if "message" in location:
+                raise UsageError(f"Dagster cannot load {module}: {str(location['message']).splitlines()[0]}")
             yield address
         finally:
             process.terminate()
@@ -91,9 +105,17 @@ def _free_port() -> int:
         return port
 
 
-def _answers(url: str) -> bool:
+def _location(address: str) -> dict[str, Any] | None:
+    """Return what the UI says of its one code location once that is loaded: a failed one has a ``message``."""
+    query = urllib.request.Request(  # noqa: S310 # the address is our own
+        f"{address}/graphql",
+        data=json.dumps({"query": LOCATION_QUERY}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 # the address is our own
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+        with urllib.request.urlopen(query, timeout=10) as answer:  # noqa: S310 # the address is our own
+            entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
+    except OSError:
+        return None
+    loaded = [entry["locationOrLoadError"] for entry in entries if entry["loadStatus"] == "LOADED"]
+    return loaded[0] if loaded else None
