@@ -118,9 +118,10 @@ class Identities:
         """A fresh data key for each person."""
         return [new_data_key() for _ in self.subject_ids]
 
-    def wrapped_keys(self, ring: KeyRing) -> list[bytes]:
-        """The data key of each person under the active key of the ring."""
-        return [wrap(ring, key, subject) for key, subject in zip(self.data_keys, self.subject_ids, strict=True)]
+    def wrapped_keys(self, ring: KeyRing, rows: slice) -> list[bytes]:
+        """The data key of each of these persons under the active key of the ring."""
+        pairs = zip(self.data_keys[rows], self.subject_ids[rows], strict=True)
+        return [wrap(ring, key, subject) for key, subject in pairs]
 
     def encrypted(self, field: str, subjects: Ints) -> list[bytes]:
         """One field (name, email, phone or address) of the given persons, each encrypted under the person's key."""

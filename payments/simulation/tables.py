@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from payments.simulation.aftermath import (
 )
 from payments.simulation.arrays import Flags, Ints, Values
 from payments.simulation.business import INTENT_STATUSES, Business
-from payments.simulation.identities import Identities
+from payments.simulation.identities import Identities, Person
 from payments.simulation.ids import IdSpace, hashes
 from payments.simulation.plan import DAY
 from payments.simulation.population import BANK_DEBIT, CITIES, CITY_COUNTRY, INSTRUMENT_TYPES
@@ -112,7 +112,7 @@ def _rank(moments: Ints) -> Ints:
 
 
 class Tables:
-    """All tables of a history, in an order that satisfies the foreign keys."""
+    """All tables of a history."""
 
     def __init__(self, business: Business) -> None:
         self.business = business
@@ -163,21 +163,24 @@ class Tables:
         return digest.hexdigest()
 
     def all(self, ring: KeyRing) -> list[Table]:
-        """Return every table in the order of writing; identity is encrypted and tokens are made with this ring."""
+        """Return every table; identity is encrypted and tokens are made with this ring, when a slice is asked for.
+
+        The large tables come first: the server sorts their indexes while those with costly columns are still made.
+        """
         return [
+            self._entries(),
+            self._balance_transactions(),
+            self._intents(),
+            self._charges(ring),
+            self._ledger_transactions(),
+            self._accounts(),
+            self._refunds(),
+            self._disputes(),
             self._merchants(),
             self._subjects(ring),
             self._customers(ring),
             self._identity(),
             self._methods(ring),
-            self._intents(),
-            self._charges(ring),
-            self._refunds(),
-            self._disputes(),
-            self._balance_transactions(),
-            self._accounts(),
-            self._ledger_transactions(),
-            self._entries(),
         ]
 
     def _merchants(self) -> Table:
@@ -210,33 +213,35 @@ class Tables:
         subjects = self.business.population.subjects
         known_since = np.full(len(subjects.country), self.business.plan.end_moment)
         np.minimum.at(known_since, self.business.population.customers.subject, self.business.customer_created)
-        keys = _hex(self.identities.wrapped_keys(ring))
         ids = pa.array([str(subject) for subject in self.identities.subject_ids])
         columns: dict[str, Column] = {
             "subject_id": lambda rows: ids[rows],
             "key_id": _constant(ring.active_key_id, len(ids)),
-            "wrapped_key": lambda rows: keys[rows],
+            "wrapped_key": lambda rows: _hex(self.identities.wrapped_keys(ring, rows)),
             "created_at": _moments(known_since),
         }
         return Table("vault.subjects", len(ids), columns)
 
     def _customers(self, ring: KeyRing) -> Table:
         customers, subjects = self.business.population.customers, self.business.population.subjects
-        persons, merchant_ids = self.identities.persons, self.merchant_ids.to_pylist()
-        owner = customers.subject.tolist()
-        pairs = zip(customers.merchant.tolist(), owner, strict=True)
-        scoped = pa.array([merchant_token(ring, merchant_ids[shop], persons[who].email) for shop, who in pairs])
-        across = pa.array([network_token(ring, person.email) for person in persons])
-        domains = pa.array([person.email_domain for person in persons])
+        merchant_ids: list[Any] = self.merchant_ids.to_pylist()
+
+        def persons(rows: slice) -> list[Person]:
+            return [self.identities.persons[row] for row in customers.subject[rows].tolist()]
+
+        def scoped(rows: slice) -> Values:
+            pairs = zip(customers.merchant[rows].tolist(), persons(rows), strict=True)
+            return pa.array([merchant_token(ring, merchant_ids[shop], person.email) for shop, person in pairs])
+
         created = self.business.customer_created
         columns: dict[str, Column] = {
             "merchant_id": _taken(self.merchant_ids, customers.merchant),
             "customer_id": lambda rows: self.customer_ids[rows],
-            "merchant_token": lambda rows: scoped[rows],
-            "network_token": _taken(across, customers.subject),
+            "merchant_token": scoped,
+            "network_token": lambda rows: pa.array([network_token(ring, person.email) for person in persons(rows)]),
             "country": _labels(COUNTRY_CODES, subjects.country[customers.subject]),
             "city": _labels(CITIES, subjects.city[customers.subject]),
-            "email_domain": _taken(domains, customers.subject),
+            "email_domain": lambda rows: pa.array([person.email_domain for person in persons(rows)]),
             "has_marketing_consent": _numbers(customers.has_consent),
             "consent_at": _moments(created),
             "retention_until": _dates(created + _RETENTION),
@@ -267,7 +272,11 @@ class Tables:
         population = self.business.population
         methods, instruments = population.methods, population.instruments
         seed = self.business.plan.seed
-        fingerprints = pa.array([card_fingerprint(ring, f"card:{seed}:{row}") for row in range(len(instruments.kind))])
+
+        def fingerprints(rows: slice) -> Values:
+            cards = methods.instrument[rows].tolist()
+            return pa.array([card_fingerprint(ring, f"card:{seed}:{card}") for card in cards])
+
         kind, expiry = instruments.kind[methods.instrument], instruments.expiry_month[methods.instrument]
         without_card = kind == BANK_DEBIT
         created = self.business.method_created
@@ -282,7 +291,7 @@ class Tables:
             "exp_year": _numbers(expiry // 12, without_card),
             "funding": _labels(FUNDINGS, np.where(without_card, -1, instruments.funding[methods.instrument])),
             "issuer_country": _labels(COUNTRY_CODES, instruments.issuer[methods.instrument]),
-            "fingerprint": _taken(fingerprints, methods.instrument),
+            "fingerprint": fingerprints,
             "created_at": _moments(created),
             "updated_at": _moments(created),
         }
@@ -312,7 +321,11 @@ class Tables:
         is_disputed = np.zeros(count, np.bool_)
         is_disputed[business.disputes.charge] = True
         statuses = {FAILED: "failed", SUCCEEDED: "succeeded", PENDING: "pending"}
-        tokens = pa.array([network_prefix_token(ring, address) for address in self._network_addresses()])
+
+        @cache
+        def tokens() -> Values:
+            return pa.array([network_prefix_token(ring, address) for address in self._network_addresses()])
+
         columns: dict[str, Column] = {
             "merchant_id": _taken(self.merchant_ids, business.sales.merchant),
             "charge_id": _ids(self.spaces["ch"], np.arange(count)),
@@ -328,7 +341,7 @@ class Tables:
             "is_disputed": _numbers(is_disputed),
             "ip_country": _labels(COUNTRY_CODES, CITY_COUNTRY[charges.city]),
             "ip_city": _labels(CITIES, charges.city),
-            "ip_network_token": _taken(tokens, charges.network),
+            "ip_network_token": lambda rows: tokens().take(_places(charges.network[rows])),
             "device_id": lambda rows: self.device_ids(charges.device[rows]),
             "device_type": _labels(DEVICE_TYPES, charges.device_type),
             "anomaly_score": lambda rows: pa.array(business.charge_score[rows] / 10_000),
