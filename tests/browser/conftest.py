@@ -1,8 +1,5 @@
 """What the browser tests look at: a browser, the docs site, the Dagster UI."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +7,7 @@ import pytest
 
 from payments.diagrams.browser import NAMES, find_browser
 from payments.diagrams.serving import serve_dagster, serve_folder
-from payments.settings import PROJECT_ROOT
+from tests.dbt_command import run_dbt
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,14 +20,7 @@ def _browser() -> None:
 def site_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The docs site of the project as it stands, made into a folder of its own from an empty warehouse."""
     target = tmp_path_factory.mktemp("site")
-    dbt = str(Path(sys.executable).parent / "dbt")
-    command = [dbt, "--quiet", "docs", "generate", "--target-path", str(target), "--log-path", str(target)]
-    environment = os.environ | {
-        "PAYMENTS_WAREHOUSE": str(target / "warehouse.duckdb"),
-        "PAYMENTS_RAW": str(target / "raw"),
-    }
-    done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    run_dbt(target, "docs", "generate")
     return target
 
 

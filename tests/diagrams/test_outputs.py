@@ -1,8 +1,5 @@
 """The generated files against the live stores, the collection files and the real dbt project."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
@@ -14,19 +11,15 @@ from payments.diagrams.document_model import other_stores, read_collections
 from payments.diagrams.erd import draw_erd
 from payments.diagrams.model import Column, Reference
 from payments.errors import UsageError
-from payments.settings import PROJECT_ROOT
 from payments.systems.documents.collections import collection_definitions
+from tests.dbt_command import run_dbt
 
 
 @pytest.fixture(scope="module")
 def manifest_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of the dbt project as it stands."""
     target = tmp_path_factory.mktemp("target")
-    dbt = str(Path(sys.executable).parent / "dbt")
-    command = [dbt, "--quiet", "parse", "--target-path", str(target), "--log-path", str(target)]
-    environment = os.environ | {"PAYMENTS_WAREHOUSE": str(target / "warehouse.duckdb")}
-    done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    run_dbt(target, "parse")
     return target / "manifest.json"
 
 
