@@ -6,6 +6,7 @@ from typing import Any
 from pymongo.database import Database
 
 from payments.simulation.documents import Collection, Document
+from payments.systems.documents.collections import indexes_afterwards
 
 _BATCH = 4_000
 
@@ -27,6 +28,13 @@ def write_collection(
     Raises:
         pymongo.errors.BulkWriteError: a document does not fit the validator of its collection.
     """
+    with indexes_afterwards(collection.name):
+        return _write_missing(database, collection, is_new, advance)
+
+
+def _write_missing(
+    database: Database[Document], collection: Collection, is_new: bool, advance: Callable[[str, int, int], None]
+) -> int:
     inserted = 0
     for start in range(0, collection.count, _BATCH):
         stop = min(start + _BATCH, collection.count)

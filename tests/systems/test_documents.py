@@ -10,7 +10,7 @@ from pymongo.errors import WriteError
 
 from payments.errors import UsageError
 from payments.systems.documents.client import database
-from payments.systems.documents.collections import apply_collections, collection_definitions
+from payments.systems.documents.collections import apply_collections, collection_definitions, indexes_afterwards
 
 NOW = datetime(2026, 6, 30, 12, 0, 0, 123_000, tzinfo=UTC)
 
@@ -151,6 +151,25 @@ def test_applying_again_changes_nothing_and_mends_what_was_taken_away(documents:
     ]
     assert apply_collections() == []
     assert documents["sessions"].find_one() == GOOD["sessions"]
+
+
+def test_indexes_of_a_filled_collection_come_afterwards(documents: Database[dict[str, Any]]) -> None:
+    name, before = "sessions", documents["sessions"].index_information()
+    with indexes_afterwards(name):
+        assert set(documents[name].index_information()) == {"_id_"}
+        documents[name].insert_many({**GOOD[name], "_id": f"sess_{number}"} for number in range(50))
+    assert documents[name].index_information() == before
+    found = documents[name].find({"merchant_id": "acct_1", "started_at": {"$lte": NOW}}).hint("by_merchant_and_start")
+    assert len(list(found)) == 50
+    with indexes_afterwards(name):  # it holds documents now, so its readers keep their index
+        assert documents[name].index_information() == before
+
+
+def test_indexes_come_back_after_an_error_in_the_load(documents: Database[dict[str, Any]]) -> None:
+    before = documents["sessions"].index_information()
+    with pytest.raises(WriteError), indexes_afterwards("sessions"):
+        documents["sessions"].insert_one({"_id": "sess_1"})
+    assert documents["sessions"].index_information() == before
 
 
 def test_times_are_aware(documents: Database[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """The collections of the document store: one YAML file each says what it holds, what is refused and what is indexed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,24 @@ def apply_collections(folder: Path = FOLDER) -> list[str]:
     return changes
 
 
+@contextmanager
+def indexes_afterwards(name: str, folder: Path = FOLDER) -> Iterator[None]:
+    """Let the body fill an empty collection without its indexes and build them at once afterwards, also after an error.
+
+    The embedded server keeps an index up to date at four times the cost of building it. A collection that holds
+    documents keeps its indexes. After a kill in the body ``apply_collections`` builds what is missing.
+    """
+    store = database()
+    definition = next(found for found in collection_definitions(folder) if found.collection == name)
+    if store[name].find_one({}, {"_id": 1}) is None:
+        for index in store[name].index_information().keys() & {index.name for index in definition.indexes}:
+            store[name].drop_index(index)
+    try:
+        yield
+    finally:
+        _apply_indexes(store, definition)
+
+
 def _apply(
     store: Database[dict[str, Any]], definition: CollectionDefinition, options: Mapping[str, Any] | None
 ) -> list[str]:
@@ -87,6 +106,12 @@ def _apply(
     elif any(options.get(rule) != value for rule, value in rules.items()):
         store.command("collMod", name, **rules)
         changes.append(f"{name}: validator changed")
+    return changes + _apply_indexes(store, definition)
+
+
+def _apply_indexes(store: Database[dict[str, Any]], definition: CollectionDefinition) -> list[str]:
+    name = definition.collection
+    changes = []
     present = store[name].index_information()
     for index in definition.indexes:
         keys = list(index.keys.items())
