@@ -7,8 +7,9 @@ so that traffic while they run does not look like a fault.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
+from payments.errors import UsageError
 from payments.systems.oltp.connection import connect
 
 SCHEMAS = ("core", "ledger", "identity", "vault", "rules")
@@ -404,12 +405,15 @@ def check() -> list[CheckResult]:
     """Ask every invariant of one snapshot of the operational store.
 
     Raises:
-        UsageError: the store cannot be reached.
+        UsageError: the store cannot be reached, or its migrations were not applied.
     """
     with connect() as connection:
         connection.execute("set transaction isolation level repeatable read, read only")
         connection.execute("set local work_mem = '128MB'")
-        return ask(connection, INVARIANTS)
+        try:
+            return ask(connection, INVARIANTS)
+        except errors.UndefinedTable as error:
+            raise UsageError("The operational store has no complete schema yet: run payments up.") from error
 
 
 def ask(connection: Connection, invariants: Iterable[Invariant]) -> list[CheckResult]:
