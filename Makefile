@@ -21,6 +21,7 @@ help: ## list the targets
 
 install: ## make the environment from uv.lock
 	@PYTHON="$(PYTHON)" sh orchestration/install.sh
+	@mkdir -p "$(DAGSTER_HOME)" && cp orchestration/dagster.yaml "$(DAGSTER_HOME)/dagster.yaml"
 
 demo: install ## run the main job end to end on embedded servers, then print what came out
 	@"$(VENV)/python" -m orchestration.demo --transactions $(TRANSACTIONS) --days $(DAYS) --seed $(SEED)
@@ -43,7 +44,6 @@ docs: install ## build the dbt docs site with its diagrams (needs a built wareho
 	@"$(VENV)/python" -m orchestration.docs_site
 
 ui: install ## open the Dagster asset graph on http://127.0.0.1:3000
-	@mkdir -p "$(DAGSTER_HOME)" && cp orchestration/dagster.yaml "$(DAGSTER_HOME)/dagster.yaml"
 	@"$(VENV)/dagster" dev
 
 pictures: install ## take the README's pictures anew from the running product (needs chromium)

@@ -187,12 +187,33 @@ def digest() -> None:
 
 
 @quarantine_app.command("list")
-def quarantine_list() -> None:
+def quarantine_list(
+    batch: Annotated[str | None, typer.Argument(help="One batch only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 100,
+) -> None:
     """Print what is in quarantine, with the reason."""
-    from ingestion.quarantine import list_quarantine
+    from ingestion.quarantine import count_quarantine, list_quarantine
 
-    rows: list[list[object]] = [[r.batch_id, r.source, r.entity, r.rule, r.reason, r.record] for r in list_quarantine()]
-    _print_table("Quarantine", ["batch", "source", "entity", "rule", "reason", "record"], rows)
+    records = list_quarantine(batch, limit=limit)
+    rows: list[list[object]] = [[r.batch_id, r.source, r.entity, r.rule, r.reason, r.record] for r in records]
+    total = sum(count.records for count in count_quarantine() if batch in {None, count.batch_id})
+    _print_table(
+        f"Quarantine: {len(rows):,} of {total:,} records",
+        ["batch", "source", "entity", "rule", "reason", "record"],
+        rows,
+    )
+
+
+@quarantine_app.command("replay")
+def quarantine_replay(
+    batch: Annotated[str, typer.Argument(help="The batch whose records to land again.")],
+    mapping: Annotated[Path | None, typer.Option(help="A mended mapping file.")] = None,
+    currency: Annotated[str | None, typer.Option(help="The currency of rows that name none.")] = None,
+) -> None:
+    """Land the quarantined records of a batch again, after a fix."""
+    from ingestion.quarantine import replay
+
+    _print_landings([replay(batch, mapping=mapping, default_currency=currency)])
 
 
 def _yes(holds: bool) -> str:
