@@ -1,5 +1,5 @@
--- Nothing stands in quarantine that a batch did not count as refused. (It may be less: a record refused before is counted again
--- and not written again.) Returns the batches and entities with more records in quarantine than refused.
+-- Nothing stands in quarantine that a batch did not count as refused. It may be less: a record refused before is
+-- counted again and not written again. Returns the batches and entities with more records in quarantine than refused.
 with
 
 batches as (

@@ -32,7 +32,7 @@
 {#- The folder of the raw zone, written so that [, * and ? in its name are no patterns to DuckDB's readers. -#}
 {% macro raw_zone_folder() -%}
     {%- set folder = env_var('PAYMENTS_RAW', '') or env_var('PAYMENTS_HOME', '.payments') ~ '/raw' -%}
-    {{ return(modules.re.sub('([[*?])', '[\\1]', folder)) }}
+    {{ return(modules.re.sub('([\\[*?])', '[\\1]', folder)) }}
 {%- endmacro %}
 
 

@@ -22,3 +22,10 @@
 {% macro epoch_seconds_up(moment) -%}
     ({{ epoch_seconds(moment) }} + case when {{ moment }} > date_trunc('second', {{ moment }}) then 1 else 0 end)
 {%- endmacro %}
+
+
+{#- The name that a number from 1 stands for. -#}
+{% macro name_of(number, names) -%}
+    case {{ number }}
+    {%- for name in names %} when {{ loop.index }} then '{{ name }}'{% endfor %} end
+{%- endmacro %}

@@ -12,8 +12,8 @@ payments as (
     select * from {{ ref('int_payments_converted') }}
 ),
 
--- What is known of a payment at its own moment. Amounts of different currencies are comparable in the reporting currency alone;
--- without a book rate the amount stands for itself.
+-- What is known of a payment at its own moment. Amounts of different currencies are comparable in the reporting
+-- currency alone; without a book rate the amount stands for itself.
 seen as (
     select
         payment_key,
@@ -41,7 +41,8 @@ seen as (
     from payments
 ),
 
--- Entities are numbers from here on, for speed. A payment that names no person or merchant is its own: it has no history.
+-- Entities are numbers from here on, for speed. A payment that names no person or merchant is its own: it has no
+-- history.
 keyed as (
     select
         *,
@@ -203,8 +204,9 @@ merchant_history as (
         merchant_matured_30d as {{ trailing_delayed('merchant_no', day_30, label_delay) }}
 ),
 
--- A fraud label is an event of its own, at the moment it became known and not a second earlier. It comes before the payments of
--- that second, because those are numbered from one. Only entities that ever had a label need the stream of both.
+-- A fraud label is an event of its own, at the moment it became known and not a second earlier. It comes before the
+-- payments of that second, because those are numbered from one. Only entities that ever had a label need the stream
+-- of both.
 labels as (
     select
         merchant_no,
@@ -355,7 +357,9 @@ final as (
 
         -- customer: deviation of the amount from the past alone
         person_history.past_count as customer_past_payments,
-        {{ ratio('keyed.value_minor * person_history.past_count', 'person_history.past_sum') }} as value_to_customer_mean,
+        {{ ratio(
+            'keyed.value_minor * person_history.past_count', 'person_history.past_sum'
+        ) }} as value_to_customer_mean,
         {{ ratio(
             'keyed.value_minor * person_history.past_count_30d', 'person_history.past_sum_30d'
         ) }} as value_to_customer_mean_30d,
@@ -402,7 +406,9 @@ final as (
         coalesce(merchant_labels.known, 0) as merchant_known_frauds,
         coalesce({{ ratio('merchant_labels.known_1d', 'merchant_history.matured_1d') }}, 0) as merchant_fraud_risk_1d,
         coalesce({{ ratio('merchant_labels.known_7d', 'merchant_history.matured_7d') }}, 0) as merchant_fraud_risk_7d,
-        coalesce({{ ratio('merchant_labels.known_30d', 'merchant_history.matured_30d') }}, 0) as merchant_fraud_risk_30d,
+        coalesce({{ ratio(
+            'merchant_labels.known_30d', 'merchant_history.matured_30d'
+        ) }}, 0) as merchant_fraud_risk_30d,
 
         -- customer and card: fraud as far as it was known
         coalesce(person_labels.known, 0) as customer_known_frauds,

@@ -36,9 +36,9 @@ refunds_by_charge as (
         merchant_id,
         charge_id,
         count(*) as refund_count,
-        cast(sum(amount_minor) as bigint) as succeeded_refund_amount_minor
+        cast(sum(amount_minor) as bigint) as refund_amount_minor
     from refunds
-    where status = 'succeeded'
+    where status not in ('failed', 'canceled')
     group by merchant_id, charge_id
 ),
 
@@ -86,7 +86,7 @@ final as (
         charges.amount_captured_minor as captured_amount_minor,
         charges.amount_refunded_minor as refunded_amount_minor,
         coalesce(refunds_by_charge.refund_count, 0) as refund_count,
-        coalesce(refunds_by_charge.succeeded_refund_amount_minor, 0) as succeeded_refund_amount_minor,
+        coalesce(refunds_by_charge.refund_amount_minor, 0) as refund_amount_minor,
         coalesce(disputes_by_charge.dispute_count, 0) as dispute_count,
         coalesce(disputes_by_charge.disputed_amount_minor, 0) as disputed_amount_minor,
         coalesce(fees_by_charge.fee_minor, 0) as fee_minor,

@@ -14,12 +14,12 @@ periods as (
 ),
 
 days as (
-    select cast(spine.day as date) as rate_day
+    select cast(spine.moment as date) as rate_day
     from generate_series(
         (select cast(min(valid_from) as timestamp) from rates),
         (select cast(max(valid_from) as timestamp) from rates),
         interval '1 day'
-    ) as spine (day)
+    ) as spine (moment)
 ),
 
 final as (
@@ -31,7 +31,7 @@ final as (
     inner join days
         on
             periods.valid_from <= days.rate_day
-            and (days.rate_day < periods.valid_before or periods.valid_before is null)
+            and (periods.valid_before > days.rate_day or periods.valid_before is null)
 )
 
 select * from final

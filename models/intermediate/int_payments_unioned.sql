@@ -54,8 +54,8 @@ payments_of_charges as (
     from charges
 ),
 
--- A file says little: without a status a transaction has succeeded; its customers are the file's own, across its merchants,
--- unless the operational store knows the pair of merchant and customer.
+-- A file says little: without a status a transaction has succeeded; its customers are the file's own, across its
+-- merchants, unless the operational store knows the pair of merchant and customer.
 payments_of_files as (
     select
         {{ surrogate_key(["'files'", 'transactions.transaction_id']) }} as payment_key,

@@ -6,7 +6,7 @@ payments as (
 
 refunds as (
     select * from {{ ref('int_refunds_converted') }}
-    where status = 'succeeded'
+    where status not in ('failed', 'canceled')
 ),
 
 disputes as (
@@ -14,8 +14,8 @@ disputes as (
     where status <> 'won'
 ),
 
--- A payment counts on the day it was made, a refund on the day it was given, a dispute on the day it was opened. What a file
--- says was refunded or disputed has no day of its own and counts on that of the payment.
+-- A payment counts on the day it was made, a refund on the day it was given, a dispute on the day it was opened. What a
+-- file says was refunded or disputed has no day of its own and counts on that of the payment.
 movements as (
     select
         paid_on as revenue_on,
@@ -92,13 +92,16 @@ final as (
         cast(sum(captured_amount_minor - refunded_amount_minor - disputed_amount_minor) as bigint) as net_amount_minor,
         cast(sum(fee_minor) as bigint) as fee_minor,
         case
-            when max(rate_to_reporting) is not null then cast(coalesce(sum(reporting_captured_amount_minor), 0) as bigint)
+            when max(rate_to_reporting) is not null
+                then cast(coalesce(sum(reporting_captured_amount_minor), 0) as bigint)
         end as reporting_captured_amount_minor,
         case
-            when max(rate_to_reporting) is not null then cast(coalesce(sum(reporting_refunded_amount_minor), 0) as bigint)
+            when max(rate_to_reporting) is not null
+                then cast(coalesce(sum(reporting_refunded_amount_minor), 0) as bigint)
         end as reporting_refunded_amount_minor,
         case
-            when max(rate_to_reporting) is not null then cast(coalesce(sum(reporting_disputed_amount_minor), 0) as bigint)
+            when max(rate_to_reporting) is not null
+                then cast(coalesce(sum(reporting_disputed_amount_minor), 0) as bigint)
         end as reporting_disputed_amount_minor
     from movements
     group by revenue_on, merchant_key, currency

@@ -21,10 +21,10 @@ fraud_scores as (
 ),
 
 spine as (
-    select cast(days.day as date) as date_day
+    select cast(days.moment as date) as date_day
     from generate_series(
         cast('2015-01-01' as timestamp), cast('2034-12-31' as timestamp), interval '1 day'
-    ) as days (day)
+    ) as days (moment)
 ),
 
 -- Days outside the spine that a fact falls on are members as well, so that no fact is lost.
@@ -68,19 +68,13 @@ final as (
         iso_day_of_week,
         iso_year,
         iso_week,
-        case month_number
-        {%- for name in [
+        {{ name_of('month_number', [
             'January', 'February', 'March', 'April', 'May', 'June',
             'July', 'August', 'September', 'October', 'November', 'December',
-        ] %}
-            when {{ loop.index }} then '{{ name }}'
-        {%- endfor %}
-        end as month_name,
-        case iso_day_of_week
-        {%- for name in ['Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday'] %}
-            when {{ loop.index }} then '{{ name }}'
-        {%- endfor %}
-        end as day_name,
+        ]) }} as month_name,
+        {{ name_of('iso_day_of_week', [
+            'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday',
+        ]) }} as day_name,
         cast(date_trunc('month', date_day) as date) as month_start_on,
         cast(date_trunc('week', date_day) as date) as week_start_on,
         iso_day_of_week >= 6 as is_weekend

@@ -17,7 +17,8 @@ numbered as (
 
 final as (
     select
-        {{ surrogate_key(['batch_id', 'source', 'entity', 'origin', 'rule', 'record', 'copy_number']) }} as quarantine_key,
+        {{ surrogate_key(['batch_id', 'source', 'entity', 'origin', 'rule', 'record', 'copy_number']) }}
+            as quarantine_key,
         -- ids
         batch_id,
 
