@@ -23,7 +23,7 @@ def load_postgres() -> dict[str, int]:
     warehouse cannot be reached.
     """
     pin = RawZone(settings().raw_zone).pin()
-    with _warehouse() as con:
+    with attached_warehouse() as con:
         con.execute("begin")
         _create_tables(con)
         after = _loaded(con)
@@ -42,7 +42,7 @@ def load_postgres() -> dict[str, int]:
 
 
 @contextmanager
-def _warehouse() -> Iterator[duckdb.DuckDBPyConnection]:
+def attached_warehouse() -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a DuckDB connection with the warehouse attached as ``wh``."""
     known = settings()
     address = {
