@@ -75,7 +75,7 @@ def serve_dagster(module: str = "orchestration.definitions") -> Iterator[str]:
             process = subprocess.Popen(
                 command,
                 cwd=PROJECT_ROOT,
-                env=os.environ | {"DAGSTER_HOME": home, "DAGSTER_DISABLE_TELEMETRY": "1"},
+                env=os.environ | {"DAGSTER_HOME": home, "DAGSTER_DISABLE_TELEMETRY": "1", "PATH": _path()},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -96,6 +96,11 @@ def serve_dagster(module: str = "orchestration.definitions") -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _path() -> str:
+    """Return the search path with the commands of this environment (dbt) first, whether or not it is activated."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def _free_port() -> int:
