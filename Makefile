@@ -50,6 +50,6 @@ pictures: install ## take the README's pictures anew from the running product (n
 	@"$(VENV)/python" -m payments.diagrams.pictures
 
 clean: ## stop the servers and remove all state, builds and caches
-	@if [ -x "$(VENV)/payments" ]; then "$(VENV)/payments" down; fi
+	@if [ -x "$(VENV)/python" ]; then "$(VENV)/python" -m payments down --delete; fi
 	@find .payments -mindepth 1 -not -name .gitignore -delete
 	@rm -rf target logs .pytest_cache .mypy_cache .ruff_cache

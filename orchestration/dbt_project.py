@@ -5,8 +5,9 @@ from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
-from dagster_dbt.dbt_project import DagsterDbtProjectPreparer
+from dbt.cli.main import dbtRunner
 
+from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
 
 GATE = dg.AssetKey(["compliance", "gate"])
@@ -27,8 +28,18 @@ def load_project() -> DbtProject:
     """Return the dbt project of the repository root; its manifest is made anew when missing or older than its files."""
     project = DbtProject(project_dir=PROJECT_ROOT, profiles_dir=PROJECT_ROOT)
     if _is_stale(project):
-        DagsterDbtProjectPreparer().prepare(project)
+        run_dbt("parse")
     return project
+
+
+def run_dbt(*command: str) -> None:
+    """Run dbt in this process on the project of the repository root.
+
+    Raises UsageError when the command fails; dbt has then printed why.
+    """
+    where = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)]
+    if not dbtRunner().invoke(["--quiet", *command, *where]).success:
+        raise UsageError(f"dbt {' '.join(command)} failed: see above, and logs/dbt.log")
 
 
 class PlatformTranslator(DagsterDbtTranslator):

@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from dbt.cli.main import dbtRunner
-
+from orchestration.dbt_project import run_dbt
 from payments.diagrams import generate
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
@@ -13,14 +12,11 @@ from payments.settings import PROJECT_ROOT
 def build_docs_site() -> Path:
     """Draw the diagrams, generate the site and return its index page.
 
-    Raises UsageError when dbt cannot read the warehouse.
+    Raises UsageError when dbt cannot read the warehouse or PostgreSQL does not answer.
     """
-    root = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)]
-    for command in (["parse", *root], ["docs", "generate", *root]):
-        if command[0] == "docs":
-            generate()
-        if not dbtRunner().invoke(["--quiet", *command]).success:
-            raise UsageError(f"dbt {command[0]} failed: run 'make demo' first, then look at logs/dbt.log")
+    run_dbt("parse")
+    generate()
+    run_dbt("docs", "generate")
     return PROJECT_ROOT / "target" / "index.html"
 
 

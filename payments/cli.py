@@ -53,11 +53,13 @@ def up() -> None:
 
 
 @app.command()
-def down() -> None:
+def down(
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the data of the embedded stores as well.")] = False,
+) -> None:
     """Stop the embedded stores; their data stays."""
-    from payments.systems import stop_all
+    from payments.systems import destroy_all, stop_all
 
-    stop_all()
+    destroy_all() if delete else stop_all()
 
 
 @app.command()

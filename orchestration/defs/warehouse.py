@@ -24,7 +24,8 @@ def source_tables(source: str) -> list[str]:
 
 
 def _build(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[object]:
-    yield from dbt.cli(["build"], context=context).stream()
+    # A test that reads two layers runs with the later one, where everything that it reads is built.
+    yield from dbt.cli(["build", "--indirect-selection", "buildable"], context=context).stream()
 
 
 @dbt_assets(

@@ -24,6 +24,12 @@ def stop_all() -> None:
     oltp_server.stop()
 
 
+def destroy_all() -> None:
+    """Stop what is embedded and delete its data, wherever that was put."""
+    documents_server.destroy()
+    oltp_server.destroy()
+
+
 def statuses() -> list[StoreStatus]:
     """Ask each store how it is."""
     return [oltp_server.status(), documents_server.status()]

@@ -36,7 +36,7 @@ def environment(home: Path) -> dict[str, str]:
 def runs(environment: dict[str, str], full_size: bool) -> Iterator[list[Run]]:
     size = ["--transactions", "20000" if full_size else "5000", "--days", "120", "--seed", "11"]
     yield [_run(environment, "-m", "orchestration.demo", *size) for _ in range(2)]
-    _run(environment, "-m", "payments", "down")
+    _run(environment, "-m", "payments", "down", "--delete")
 
 
 def _run(environment: dict[str, str], *arguments: str) -> Run:
