@@ -31,7 +31,8 @@ def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 def hashes(seed: int, kind: str, counters: Ints, lane: int = 0) -> npt.NDArray[np.uint64]:
     """Return 64 well-mixed bits for each counter, of their own for each seed, kind and lane."""
-    salt = _mix(np.array([seed % 2**64], dtype=np.uint64))[0] ^ np.uint64(crc32(f"{kind}:{lane}".encode()) << 16)
+    # The seed is mixed twice: once only, it would cancel out against the counter of the same number.
+    salt = _mix(_mix(np.array([seed % 2**64], dtype=np.uint64)) ^ np.uint64(crc32(f"{kind}:{lane}".encode()) << 16))
     return _mix(_mix(counters.astype(np.uint64)) ^ salt)
 
 
