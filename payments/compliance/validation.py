@@ -19,7 +19,7 @@ from payments.vault.cards import find_card_numbers
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
 if TYPE_CHECKING:
-    from great_expectations.datasource.fluent import SQLDatasource
+    from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
     from great_expectations.expectations.expectation import Expectation
 
 COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0}
@@ -58,15 +58,14 @@ def open_warehouse(path: Path) -> Iterator["SQLDatasource"]:
     """Open a DuckDB file read-only as a data source of an ephemeral context, and close it completely afterwards."""
     import great_expectations as gx
     import sqlalchemy
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     keep_duckdb_connections()
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    url = sqlalchemy.URL.create("duckdb", database=str(path), query={"access_mode": "read_only"})
     source = context.data_sources.add_sql(
-        "warehouse",
-        connection_string=f"duckdb:///{path}",
-        kwargs={"connect_args": {"read_only": True}},
-        create_temp_table=False,
+        "warehouse", connection_string=url.render_as_string(hide_password=False), create_temp_table=False
     )
     execution_engine: Any = source.get_execution_engine()
     sqlalchemy.event.listen(execution_engine.engine, "connect", _register_card_screening)
@@ -91,19 +90,19 @@ def _has_card_number(text: str) -> bool:
 
 def expectation_of(rule: Rule) -> "Expectation":
     """Return a rule as an expectation."""
-    import great_expectations.expectations as gxe
+    from great_expectations.expectations.core.expect_column_values_to_be_between import ExpectColumnValuesToBeBetween
+    from great_expectations.expectations.core.expect_column_values_to_be_in_set import ExpectColumnValuesToBeInSet
+    from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 
     match rule.condition:
         case InSet(values):
-            return gxe.ExpectColumnValuesToBeInSet(column=rule.columns[0], value_set=list(values))
+            return ExpectColumnValuesToBeInSet(column=rule.columns[0], value_set=list(values))
         case Between(lowest, highest):
-            return gxe.ExpectColumnValuesToBeBetween(column=rule.columns[0], min_value=lowest, max_value=highest)
+            return ExpectColumnValuesToBeBetween(column=rule.columns[0], min_value=lowest, max_value=highest)
         case NoRow(condition):
             # The query is a format string; one column of ones, so that no value of a row is read.
             braced = condition.replace("{", "{{").replace("}", "}}")
-            return gxe.UnexpectedRowsExpectation(
-                unexpected_rows_query=f"select 1 as broken from {{batch}} where {braced}"
-            )
+            return UnexpectedRowsExpectation(unexpected_rows_query=f"select 1 as broken from {{batch}} where {braced}")
 
 
 def validate(source: "SQLDatasource", schema: str, relation: str, rules: Sequence[Rule]) -> list[Outcome]:
@@ -117,7 +116,7 @@ def validate(source: "SQLDatasource", schema: str, relation: str, rules: Sequenc
         suite.add_expectation(expectation)
     asset = source.add_query_asset(f"{relation} {len(source.assets)}", query=f'select * from {schema}."{relation}"')
     batch = asset.add_batch_definition_whole_table("all").get_batch()
-    found = batch.validate(suite, result_format=COUNTS_ONLY).results
+    found: list[Any] = batch.validate(suite, result_format=COUNTS_ONLY).results
     by_place = {result.expectation_config.meta["place"]: result for result in found}
     return [_outcome(by_place[place]) for place in range(len(rules))]
 

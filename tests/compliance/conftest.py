@@ -69,7 +69,9 @@ STAGING = {
 @pytest.fixture
 def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A warehouse file that satisfies every rule, its good rows kept in schema good; state lies beside it."""
-    path = tmp_path / "warehouse.duckdb"
+    home = tmp_path / "state of the platform"
+    home.mkdir()
+    path = home / "warehouse.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.execute("create schema dev_staging; create schema dev_reference; create schema good")
@@ -78,7 +80,7 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             connection.execute(f"create table dev_staging.{name} as select * from good.{name}")
         connection.execute("create table dev_reference.currencies as select unnest(['EUR', 'USD', 'JPY']) as currency")
         connection.execute("create table dev_reference.countries as select unnest(['DE', 'US', 'NA']) as country")
-    monkeypatch.setenv("PAYMENTS_HOME", str(tmp_path))
+    monkeypatch.setenv("PAYMENTS_HOME", str(home))
     monkeypatch.setenv("PAYMENTS_WAREHOUSE", str(path))
     settings.cache_clear()
     yield path

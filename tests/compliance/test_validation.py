@@ -4,9 +4,10 @@ from pathlib import Path
 
 import duckdb
 import great_expectations as gx
-import great_expectations.expectations as gxe
 import pytest
+from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.execution_engine import sqlalchemy_execution_engine as engine
+from great_expectations.expectations.core.expect_column_values_to_be_in_set import ExpectColumnValuesToBeInSet
 
 from payments.compliance.validation import keep_duckdb_connections
 
@@ -21,14 +22,14 @@ def numbers(tmp_path: Path) -> Path:
 
 def _validates(path: Path) -> bool:
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_sql("plain", connection_string=f"duckdb:///{path}", create_temp_table=False)
     batch = (
         source.add_query_asset("numbers", query="select * from numbers")
         .add_batch_definition_whole_table("all")
         .get_batch()
     )
-    return bool(batch.validate(gxe.ExpectColumnValuesToBeInSet(column="one", value_set=[1])).success)
+    return bool(batch.validate(ExpectColumnValuesToBeInSet(column="one", value_set=[1])).success)
 
 
 def test_duckdb_still_has_to_be_listed_among_the_dialects_that_keep_their_connection(
