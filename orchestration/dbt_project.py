@@ -11,6 +11,7 @@ from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
 
 GATE = dg.AssetKey(["compliance", "gate"])
+RETURNED_SCORES = "stg_documents__fraud_scores"
 DBT_FOLDERS = ("models", "seeds", "macros", "snapshots", "analyses", "data_tests")
 
 
@@ -49,7 +50,12 @@ class PlatformTranslator(DagsterDbtTranslator):
         super().__init__(DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        """Name the group after the layer: staging, intermediate, marts, features, snapshots or reference."""
+        """Name the group after the layer: staging, intermediate, marts, features, snapshots or reference.
+
+        The returned scores belong to the fraud group: so the groups form no cycle and the graph reads left to right.
+        """
+        if dbt_resource_props["name"] == RETURNED_SCORES:
+            return "fraud"
         match dbt_resource_props["resource_type"]:
             case "seed":
                 return "reference"

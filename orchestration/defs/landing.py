@@ -49,7 +49,7 @@ def landed_documents() -> Iterator[dg.MaterializeResult[None]]:
 
 
 @dg.multi_asset(
-    name="land_fraud_scores", specs=_specs("documents", [SCORES], FRAUD_SCORES_COLLECTION), group_name="landing"
+    name="land_fraud_scores", specs=_specs("documents", [SCORES], FRAUD_SCORES_COLLECTION), group_name="fraud"
 )
 def landed_fraud_scores() -> Iterator[dg.MaterializeResult[None]]:
     """Land the scores that the model wrote into the document store."""
