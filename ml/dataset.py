@@ -35,6 +35,7 @@ NUMERIC_TYPES = frozenset({"BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEINT"
 DAY_US = 86_400_000_000
 NEVER = np.iinfo(np.int64).max
 LEAST_TEST_DAYS = 7
+LEAST_HISTORY_DAYS = 21
 KNOWN_DAYS = 7
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -122,8 +123,8 @@ class ObservedSpan:
 class TimeSplit:
     """Train on [train_start, train_end), decide at test_start, test on [test_start, test_end); microseconds since 1970.
 
-    Between train_end and test_start lies the label delay: payments whose fraud would not yet be known when the model
-    is trained. Training happens at test_start with the labels known then.
+    Between train_end and test_start lies a gap: payments whose fraud would not yet be known when the model is trained.
+    Training happens at test_start with the labels known then. The gap is the label delay, unless the history is short.
     """
 
     train_start: int
@@ -133,9 +134,14 @@ class TimeSplit:
     delay_days: int
 
     @property
+    def gap_days(self) -> int:
+        """The days between training and test."""
+        return (self.test_start - self.train_end) // DAY_US
+
+    @property
     def known_since(self) -> int:
-        """From here on a known fraud takes its card out of the test: the delay and a week before the test."""
-        return self.test_start - (self.delay_days + KNOWN_DAYS) * DAY_US
+        """From here on a known fraud takes its card out of the test: the gap and a week before the test."""
+        return self.train_end - KNOWN_DAYS * DAY_US
 
     def as_dict(self) -> dict[str, str | int]:
         """Return the bounds as ISO texts."""
@@ -145,6 +151,7 @@ class TimeSplit:
             "test_start": iso(self.test_start),
             "test_end": iso(self.test_end),
             "label_delay_days": self.delay_days,
+            "gap_days": self.gap_days,
         }
 
 
@@ -161,25 +168,27 @@ def iso(microseconds: int) -> str:
 def split_by_time(span: ObservedSpan) -> TimeSplit:
     """Return the latest split whose test labels have had time to become known.
 
-    The test period ends where a label delay later is still covered by the data, or with the last day of payments. Of
-    the days that remain when a delay is set aside before it, it takes a fifth, and at least seven.
+    The test period ends where a gap later is still covered by the data, or with the last day of payments. Of the days
+    that remain when a gap is set aside before it, it takes a fifth, and at least seven. The gap is the label delay, but
+    no more than a fifth of the history: what is not known yet after that counts as legitimate, in training and test.
 
     Raises ``UsageError`` when the history is too short to leave a day to train on.
     """
     day_after_last = (span.last_paid_at // DAY_US + 1) * DAY_US
-    mature_until = (span.known_until // DAY_US - span.delay_days) * DAY_US
-    test_end = min(day_after_last, mature_until)
     train_start = span.first_paid_at // DAY_US * DAY_US
-    usable_days = (test_end - train_start) // DAY_US - span.delay_days
+    history_days = (day_after_last - train_start) // DAY_US
+    if history_days < LEAST_HISTORY_DAYS:
+        raise UsageError(
+            f"the history is too short to train on: {history_days} days, at least {LEAST_HISTORY_DAYS} are needed; "
+            "simulate or land a longer one"
+        )
+    gap_days = min(span.delay_days, history_days // 5)
+    mature_until = (span.known_until // DAY_US - gap_days) * DAY_US
+    test_end = min(day_after_last, mature_until)
+    usable_days = (test_end - train_start) // DAY_US - gap_days
     test_days = max(LEAST_TEST_DAYS, usable_days // 5)
     test_start = test_end - test_days * DAY_US
-    train_end = test_start - span.delay_days * DAY_US
-    if train_end < train_start + DAY_US:
-        needed = LEAST_TEST_DAYS + 2 * span.delay_days + 1
-        raise UsageError(
-            f"the history is too short to train on: labels arrive {span.delay_days} days late, so at least {needed} "
-            "days are needed; simulate or land a longer one"
-        )
+    train_end = test_start - gap_days * DAY_US
     return TimeSplit(train_start, train_end, test_start, test_end, span.delay_days)
 
 

@@ -45,7 +45,7 @@ def _split(test_start: int, test_end: int, delay: int) -> TimeSplit:
 
 
 def test_the_split_leaves_a_delay_before_the_test_and_one_after_it() -> None:
-    # 100 days of payments, everything known until the end of day 100, labels 10 days late.
+    # 100 days of payments, everything known until the end of day 99, labels 10 days late.
     span = ObservedSpan(1, HOUR_US, 100 * DAY_US - 1, 100 * DAY_US - 1, delay_days=10)
     split = split_by_time(span)
     # Mature until day 89 (day 99 is not complete); 79 usable days, of which a fifth is tested.
@@ -57,10 +57,23 @@ def test_labels_that_reach_beyond_the_last_payment_let_the_last_day_be_tested() 
     assert split_by_time(span).test_end == 50 * DAY_US
 
 
-def test_a_short_history_says_how_long_it_must_be() -> None:
-    span = ObservedSpan(1, 0, 90 * DAY_US, 90 * DAY_US, delay_days=43)
-    with pytest.raises(UsageError, match="at least 94 days"):
-        split_by_time(span)
+def test_a_short_history_gives_no_more_than_a_fifth_of_itself_to_a_gap() -> None:
+    span = ObservedSpan(1, HOUR_US, 100 * DAY_US - 1, 100 * DAY_US - 1, delay_days=43)
+    split = split_by_time(span)
+    assert (split.gap_days, split.delay_days) == (20, 43)
+    # The last complete day but one less twenty; 59 usable days, of which a fifth is tested.
+    assert split == TimeSplit(0, 48 * DAY_US, 68 * DAY_US, 79 * DAY_US, 43)
+
+
+@pytest.mark.parametrize("days", [21, 22, 30])
+def test_the_shortest_histories_still_leave_days_to_train_on(days: int) -> None:
+    split = split_by_time(ObservedSpan(1, 0, days * DAY_US - 1, days * DAY_US - 1, delay_days=45))
+    assert 0 == split.train_start < split.train_end < split.test_start < split.test_end <= days * DAY_US
+
+
+def test_a_history_that_is_too_short_says_how_long_it_must_be() -> None:
+    with pytest.raises(UsageError, match="20 days, at least 21"):
+        split_by_time(ObservedSpan(1, 0, 20 * DAY_US - 1, 20 * DAY_US - 1, delay_days=3))
 
 
 def test_a_known_card_leaves_on_the_first_day_after_its_fraud_became_known() -> None:
