@@ -203,7 +203,7 @@ def _draw_arrows(canvas: Canvas, places: Mapping[str, Box], bottom: float) -> No
         ("Transaction files", "Landing writer"),
         ("Raw zone", "Staging"),
         ("Compliance gate", "Intermediate"),
-        ("Marts", "Features"),
+        ("Intermediate", "Features"),
         ("Features", "Fraud model"),
     ):
         _arrow(canvas, _across(places[tail], places[head]), ARROW)
