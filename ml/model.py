@@ -28,7 +28,7 @@ PARAMETERS: dict[str, str | int | float | bool] = {
 }
 ROUNDS = 150
 LEAST_ROWS = 1_000
-LEAST_FRAUDS = 10
+LEAST_FRAUDS = 5
 # How many legitimate payments an action may touch: one in a thousand blocked, one in a hundred looked at.
 BLOCK_FALSE_POSITIVE_RATE = 0.001
 REVIEW_FALSE_POSITIVE_RATE = 0.01

@@ -93,7 +93,7 @@ def test_too_few_frauds_are_refused_with_the_numbers(warehouse: Path) -> None:
         where payment_id not in ('ch_7', 'ch_47', 'ch_3927')
         """,
     )
-    with pytest.raises(UsageError, match="2 known frauds, at least 1000 with 10"):
+    with pytest.raises(UsageError, match="2 known frauds, at least 1000 with 5"):
         _train()
 
 
