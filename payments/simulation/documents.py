@@ -221,14 +221,14 @@ class Documents:
         sessions, place = self._sessions, np.arange(rows.start, rows.stop)
         session = np.searchsorted(self._events, place, side="right") - 1
         step = place - self._events[session]
-        generator_free = self._spaces["evt"].draws(place)  # numbers of this event alone, whatever the batch
+        event_numbers = self._spaces["evt"].draws(place)  # of each event alone, whatever the batch
         started, length = sessions.started[session], (sessions.ended - sessions.started)[session]
         occurred = started + length * step // np.maximum(sessions.depth[session] - 1, 1)
         session_numbers = self._spaces["sess"].draws(session)
         product = [f"prod-{number:04d}" for number in (session_numbers % np.uint64(2000)).tolist()]
         price = (100 + session_numbers // np.uint64(2000) % np.uint64(20_000)).astype(np.int64).tolist()
         currency = self._business.population.merchants.money[sessions.merchant[session]].tolist()
-        luck = (generator_free % np.uint64(1000)).astype(np.int64).tolist()
+        luck = (event_numbers % np.uint64(1000)).astype(np.int64).tolist()
         documents: list[Document | None] = []
         for row, (event_id, merchant, session_id, kind, moment) in enumerate(
             zip(

@@ -63,7 +63,7 @@ class SimulationReport:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the report as rows: store, table or collection, and rows, with what was there already marked."""
         held = "" if self.is_oltp_new else " (already there)"
-        tables = [("PostgreSQL", name, f"{count:,}{held}") for name, count in self.tables.items()]
+        tables = [("PostgreSQL", name, f"{count:,}{held}") for name, count in sorted(self.tables.items())]
         documents = []
         for name, count in self.collections.items():
             inserted = self.documents_inserted.get(name, 0)
