@@ -1,7 +1,7 @@
 # Everything runs in .venv, which `make install` fills from uv.lock. PYTHON chooses the interpreter (3.11 to 3.13).
 PYTHON ?= python3
-TRANSACTIONS ?= 20000
-DAYS ?= 120
+TRANSACTIONS ?= 30000
+DAYS ?= 180
 SEED ?= 7
 
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false

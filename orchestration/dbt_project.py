@@ -1,11 +1,12 @@
 """The dbt project as Dagster sees it: its manifest, kept fresh, and how a dbt resource becomes an asset."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
-from dbt.cli.main import dbtRunner
 
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
@@ -34,12 +35,13 @@ def load_project() -> DbtProject:
 
 
 def run_dbt(*command: str) -> None:
-    """Run dbt in this process on the project of the repository root.
+    """Run dbt on the project of the repository root, in a process of its own: dbt keeps the warehouse open in its own.
 
     Raises UsageError when the command fails; dbt has then printed why.
     """
     where = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)]
-    if not dbtRunner().invoke(["--quiet", *command, *where]).success:
+    dbt = [sys.executable, "-m", "dbt.cli.main", "--quiet"]
+    if subprocess.run([*dbt, *command, *where], check=False).returncode:
         raise UsageError(f"dbt {' '.join(command)} failed: see above, and logs/dbt.log")
 
 

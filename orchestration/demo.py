@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import dagster as dg
@@ -24,25 +25,34 @@ LAYERS = {
 }
 
 
+@dg.success_hook
+def announce(context: dg.HookContext) -> None:
+    """Tell the terminal that a step is done; the log of the run goes to a file."""
+    print(f"  done: {context.op.name}", file=sys.__stdout__, flush=True)
+
+
 def run_platform_job(transactions: int, days: int, seed: int) -> dict[str, float]:
     """Run the job ``platform`` in this process and return the seconds of each step.
 
-    Raises UsageError when the job failed.
+    Raises UsageError when the job failed; the log is then in ``demo.log`` of the state folder.
     """
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(settings().home / "dagster")))
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(PROJECT_ROOT / "orchestration" / "dagster.yaml", home / "dagster.yaml")
-    from orchestration.definitions import defs
-
+    log = settings().home / "demo.log"
     config = {"ops": {"simulate": {"config": {"transactions": transactions, "days": days, "seed": seed}}}}
-    with dg.DagsterInstance.get() as instance:
-        job = defs().resolve_job_def("platform")
-        result = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
-        failed = [event.step_key for event in result.get_step_failure_events()]
-        if failed:
-            raise UsageError(f"the job failed in {', '.join(map(str, failed))}: 'make ui' shows run {result.run_id}")
-        stats = instance.get_run_step_stats(result.run_id)
-        return {s.step_key: s.end_time - s.start_time for s in stats if s.start_time and s.end_time}
+    print(f"Running the job platform; its log is {log}", flush=True)
+    with log.open("w", encoding="utf-8") as sink, redirect_stdout(sink), redirect_stderr(sink):
+        from orchestration.definitions import defs
+
+        with dg.DagsterInstance.get() as instance:
+            job = defs().resolve_job_def("platform").with_hooks({announce})
+            result = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+            stats = instance.get_run_step_stats(result.run_id)
+    failed = [str(event.step_key) for event in result.get_step_failure_events()]
+    if failed or not result.success:
+        raise UsageError(f"the job failed in {', '.join(failed)}: see {log}, or run {result.run_id} in 'make ui'")
+    return {s.step_key: s.end_time - s.start_time for s in stats if s.start_time and s.end_time}
 
 
 def _table(title: str, *header: str) -> Table:
@@ -96,8 +106,8 @@ def major(minor: int, exponent: int) -> str:
 def main() -> None:
     """Run the job, print the tables, and exit 2 with one line when it failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--transactions", type=int, default=20_000)
-    parser.add_argument("--days", type=int, default=120)
+    parser.add_argument("--transactions", type=int, default=30_000)
+    parser.add_argument("--days", type=int, default=180)
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
     began = time.monotonic()

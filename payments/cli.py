@@ -84,8 +84,8 @@ def _size(size_bytes: int | None) -> str:
 
 @app.command()
 def simulate(
-    transactions: Annotated[int, typer.Option(min=1, help="Charges to write.")] = 20_000,
-    days: Annotated[int, typer.Option(min=1, help="Days of history, ending at --end.")] = 120,
+    transactions: Annotated[int, typer.Option(min=1, help="Charges to write.")] = 30_000,
+    days: Annotated[int, typer.Option(min=1, help="Days of history, ending at --end.")] = 180,
     seed: Annotated[int, typer.Option(min=0, help="The seed of every draw.")] = 7,
     end: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="The last day of the history.")] = "2026-06-30",
 ) -> None:

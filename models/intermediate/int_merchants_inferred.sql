@@ -24,10 +24,6 @@ customers as (
     select * from {{ ref('stg_oltp__customers') }}
 ),
 
-fraud_scores as (
-    select * from {{ ref('stg_documents__fraud_scores') }}
-),
-
 mentioned as (
     select merchant_id from payments
     union
@@ -38,8 +34,6 @@ mentioned as (
     select merchant_id from ledger_entries
     union
     select merchant_id from customers
-    union
-    select merchant_id from fraud_scores
 ),
 
 -- Merchants that something mentions and no landed merchant describes.

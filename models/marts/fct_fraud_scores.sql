@@ -15,7 +15,7 @@ final as (
         fraud_scores.fraud_score_id as fraud_score_key,
         payments.payment_key,
         fraud_scores.payment_id,
-        coalesce(payments.merchant_key, {{ surrogate_key(['fraud_scores.merchant_id']) }}) as merchant_key,
+        coalesce(payments.merchant_key, {{ unknown_key() }}) as merchant_key,
         coalesce(payments.customer_key, {{ unknown_key() }}) as customer_key,
 
         -- decision

@@ -15,8 +15,8 @@ DOCUMENTS = dg.AssetKey(["operations", "mongodb"])
 class Simulation(dg.Config):
     """The size of the simulated history: charges, days, and the seed of every draw."""
 
-    transactions: int = 20_000
-    days: int = 120
+    transactions: int = 30_000
+    days: int = 180
     seed: int = 7
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 from dagster_dbt import DbtCliResource, dbt_assets
-from payments.compliance.reconcile import reconcile
 
 from orchestration.dbt_project import PlatformTranslator, load_project
+from payments.compliance.reconcile import reconcile
 
 project = load_project()
 translator = PlatformTranslator()
