@@ -50,14 +50,14 @@ class Comparison:
         return self.duckdb == self.postgres != NOT_BUILT
 
 
-def digest(target: Target, manifest: Path = MANIFEST) -> dict[str, Digest]:
-    """Return the digest of every mart of a target, by model; ``NOT_BUILT`` for one it has not built.
+def digest(target: Target, manifest: Path = MANIFEST, layer: str = "marts") -> dict[str, Digest]:
+    """Return the digest of every model of a layer of a target, by model; ``NOT_BUILT`` for one it has not built.
 
     Raises ``UsageError`` when there is no manifest or the warehouse cannot be reached.
     """
-    marts = _marts(manifest)
+    models = _models(manifest, layer)
     with _warehouse(target) as (con, catalog):
-        return {model: _digest_of(con, catalog, schema, table) for model, (schema, table) in sorted(marts.items())}
+        return {model: _digest_of(con, catalog, schema, table) for model, (schema, table) in sorted(models.items())}
 
 
 def compare(manifest: Path = MANIFEST) -> list[Comparison]:
@@ -66,15 +66,15 @@ def compare(manifest: Path = MANIFEST) -> list[Comparison]:
     return [Comparison(model, ours[model], theirs[model]) for model in ours]
 
 
-def _marts(manifest: Path) -> dict[str, tuple[str, str]]:
-    """Return schema and table of every mart in a dbt manifest."""
+def _models(manifest: Path, layer: str) -> dict[str, tuple[str, str]]:
+    """Return schema and table of every model of a layer in a dbt manifest."""
     if not manifest.is_file():
         raise UsageError(f"There is no {manifest}: run dbt build first.")
     nodes: dict[str, dict[str, Any]] = json.loads(manifest.read_text(encoding="utf-8"))["nodes"]
     return {
         node["name"]: (node["schema"], node["alias"])
         for node in nodes.values()
-        if node["resource_type"] == "model" and "marts" in node["fqn"]
+        if node["resource_type"] == "model" and layer in node["fqn"]
     }
 
 

@@ -88,7 +88,7 @@ payments_of_files as (
             else transactions.amount_minor
         end as captured_amount_minor,
         case when transactions.status = 'refunded' then transactions.amount_minor else 0 end as refunded_amount_minor,
-        case when transactions.status = 'disputed' then transactions.amount_minor else 0 end as disputed_amount_minor,
+        cast(0 as bigint) as disputed_amount_minor,
         cast(0 as bigint) as fee_minor,
         transactions.anomaly_score,
         transactions.is_fraud,

@@ -15,7 +15,7 @@ disputes as (
 ),
 
 -- A payment counts on the day it was made, a refund on the day it was given, a dispute on the day it was opened. What a
--- file says was refunded or disputed has no day of its own and counts on that of the payment.
+-- file says was refunded has no day of its own and counts on that of the payment.
 movements as (
     select
         paid_on as revenue_on,
@@ -26,16 +26,14 @@ movements as (
         case when status = 'failed' then 1 else 0 end as failed_count,
         captured_amount_minor,
         case when source = 'files' then refunded_amount_minor else 0 end as refunded_amount_minor,
-        case when source = 'files' then disputed_amount_minor else 0 end as disputed_amount_minor,
+        0 as disputed_amount_minor,
         fee_minor,
         rate_to_reporting,
         reporting_captured_amount_minor,
         case
             when source = 'files' and refunded_amount_minor > 0 then reporting_amount_minor else 0
         end as reporting_refunded_amount_minor,
-        case
-            when source = 'files' and disputed_amount_minor > 0 then reporting_amount_minor else 0
-        end as reporting_disputed_amount_minor
+        0 as reporting_disputed_amount_minor
     from payments
 
     union all

@@ -16,15 +16,11 @@ ledger_entries as (
     select * from {{ ref('int_ledger_entries_joined') }}
 ),
 
-fraud_scores as (
-    select * from {{ ref('stg_documents__fraud_scores') }}
-),
-
 spine as (
-    select cast(days.moment as date) as date_day
+    select cast(calendar.moment as date) as date_day
     from generate_series(
         cast('2015-01-01' as timestamp), cast('2034-12-31' as timestamp), interval '1 day'
-    ) as days (moment)
+    ) as calendar (moment)
 ),
 
 -- Days outside the spine that a fact falls on are members as well, so that no fact is lost.
@@ -38,8 +34,6 @@ all_days as (
     select opened_on from disputes
     union
     select {{ utc_date('posted_at') }} from ledger_entries
-    union
-    select {{ utc_date('scored_at') }} from fraud_scores
 ),
 
 parts as (

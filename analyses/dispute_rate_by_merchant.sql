@@ -1,0 +1,55 @@
+-- Which merchants gather disputes, and how long after the payment do they come?
+-- Rate over captured payments, as card schemes count it; only merchants with at least one dispute.
+with
+
+payments as (
+    select * from {{ ref('fct_payments') }}
+),
+
+disputes as (
+    select * from {{ ref('fct_disputes') }}
+),
+
+merchants as (
+    select * from {{ ref('dim_merchant') }}
+),
+
+captured as (
+    select
+        merchant_key,
+        count(*) as captured_count
+    from payments
+    where captured_amount_minor > 0
+    group by merchant_key
+),
+
+disputed as (
+    select
+        merchant_key,
+        count(*) as dispute_count,
+        sum(case when reason = 'fraudulent' then 1 else 0 end) as fraudulent_count,
+        sum(reporting_amount_minor) as disputed_usd_minor,
+        round(avg(days_from_payment), 1) as mean_days_from_payment
+    from disputes
+    group by merchant_key
+),
+
+final as (
+    select
+        merchants.merchant_id,
+        merchants.business_name,
+        merchants.vertical,
+        disputed.dispute_count,
+        disputed.fraudulent_count,
+        disputed.disputed_usd_minor,
+        disputed.mean_days_from_payment,
+        round(100.0 * disputed.dispute_count / captured.captured_count, 2) as percent_of_captured
+    from disputed
+    inner join captured
+        on disputed.merchant_key = captured.merchant_key
+    inner join merchants
+        on disputed.merchant_key = merchants.merchant_key
+)
+
+select * from final
+order by percent_of_captured desc, merchant_id asc
