@@ -40,7 +40,7 @@ def run_dbt(*command: str) -> None:
     Raises UsageError when the command fails; dbt has then printed why.
     """
     where = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)]
-    dbt = [sys.executable, "-m", "dbt.cli.main", "--quiet"]
+    dbt = [sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--quiet"]
     if subprocess.run([*dbt, *command, *where], check=False).returncode:
         raise UsageError(f"dbt {' '.join(command)} failed: see above, and logs/dbt.log")
 
