@@ -9,7 +9,7 @@ from payments.systems.documents import server as documents_server
 from payments.systems.documents.collections import apply_collections
 
 
-@dg.asset(deps=[dg.AssetKey(["feat_payments"])], group_name="fraud", kinds={"lightgbm"})
+@dg.asset(deps=[dg.AssetKey(["feat_payments"]), dg.AssetKey(["fct_payments"])], group_name="fraud", kinds={"lightgbm"})
 def fraud_model() -> dg.MaterializeResult[None]:
     """Train on the past, measure on the days after the label delay, and publish the model to the document store."""
     documents_server.start()  # a platform that only landed files has not started it yet

@@ -62,7 +62,7 @@ def test_every_payment_since_training_is_scored_once(served: tuple[Database[dict
     stored = list(documents["fraud_scores"].find(sort=[("_id", 1)]))
     assert score().written == 0
     assert list(documents["fraud_scores"].find(sort=[("_id", 1)])) == stored
-    # 56 days of payments, the last one 20 minutes before midnight of day 55 and some hours: the as-of moment.
+    # The as-of moment is that of the last payment: number 3,999, one every 20 minutes since the first of January.
     assert {found["scored_at"] for found in stored} == {datetime(2026, 2, 25, 13, 0, tzinfo=UTC)}
 
     # A scoring that was stopped half-way: what is missing comes back as it was.
