@@ -8,6 +8,8 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# Every command is a process of its own: without byte code each would compile what it imports anew.
+export PYTHONDONTWRITEBYTECODE :=
 export DAGSTER_HOME := $(CURDIR)/.payments/dagster
 # LightGBM needs the OpenMP runtime; where the system has none, install.sh links the one that scikit-learn brings.
 export LD_LIBRARY_PATH := $(CURDIR)/.venv/openmp$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
