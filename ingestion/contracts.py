@@ -25,6 +25,10 @@ _DUCKDB_TYPES = {
 _NUMERIC = re.compile(r"numeric\(\d+, ?\d+\)")
 
 
+LARGEST_AMOUNT_MINOR = 10**13
+"""The most minor units of one amount (a hundred billion of a currency with two decimals), so that sums stay bigint."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column: ``type`` as PostgreSQL writes it; ``is_json`` when nested values are welcome, as JSON text."""

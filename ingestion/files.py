@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from ingestion.contracts import entities
+from ingestion.contracts import LARGEST_AMOUNT_MINOR, entities
 from ingestion.delimited import Broken, decoded, header_of, records
 from ingestion.landing import Landing, LandingReport, Staged, landing
 from ingestion.mapping import FIELDS, Mapping, read_mapping
@@ -354,7 +354,11 @@ _RULES = (
         "digits > exact_digits",
         _told("amount", "has more digits than a binary number keeps: write it as text, decimal or amount_minor"),
     ),
-    ("amount_out_of_range", "amount is not null and scaled_minor is null", _told("amount", "is too large")),
+    (
+        "amount_out_of_range",
+        f"amount is not null and scaled_minor is null or coalesce(given_minor, scaled_minor) > {LARGEST_AMOUNT_MINOR}",
+        _told("coalesce(amount, amount_minor)", "is too large", name="amount"),
+    ),
     ("amounts_disagree", "given_minor <> scaled_minor", "'amount and amount_minor disagree'"),
     (
         "unknown_status",

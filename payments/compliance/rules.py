@@ -7,11 +7,10 @@ conditions that need a value look at the living ones.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ingestion.contracts import LARGEST_AMOUNT_MINOR
 from payments.vault.cards import PREFILTER
 
 CARD_FUNCTION = "has_card_number"
-LARGEST_AMOUNT = 10**13
-"""No single amount reaches this many minor units (a hundred billion of a currency with two decimals)."""
 
 STATUSES: Mapping[str, tuple[str, ...]] = {
     "stg_oltp__merchants": ("active", "restricted", "closed"),
@@ -122,7 +121,7 @@ def rules_for(relation: Relation, currencies: tuple[str, ...], countries: tuple[
     if name in STATUSES:
         yield Rule("status_in_set", name, ("status",), InSet(STATUSES[name]))
     if name in SMALLEST_AMOUNT:
-        yield Rule("amount_in_range", name, ("amount_minor",), Between(SMALLEST_AMOUNT[name], LARGEST_AMOUNT))
+        yield Rule("amount_in_range", name, ("amount_minor",), Between(SMALLEST_AMOUNT[name], LARGEST_AMOUNT_MINOR))
     if "anomaly_score" in columns:
         yield Rule("anomaly_score_in_range", name, ("anomaly_score",), Between(0, 1))
     if "is_deleted" in columns:

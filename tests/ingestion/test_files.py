@@ -146,7 +146,8 @@ def test_csv_with_semicolons_and_a_byte_order_mark(tmp_path: Path) -> None:
         ("1500", "JPY", 1500),
         ("1500.0", "JPY", 1500),
         ("1.234", "KWD", 1234),
-        ("92233720368547758.07", "EUR", 2**63 - 1),
+        ("100000000000.00", "EUR", 10**13),
+        ("100000000000.01", "EUR", "amount_out_of_range"),
         ("92233720368547758.08", "EUR", "amount_out_of_range"),
         ("12.345", "EUR", "too_many_decimals"),
         ("0.001", "EUR", "too_many_decimals"),
@@ -177,7 +178,7 @@ def test_binary_numbers_land_while_they_are_exact(tmp_path: Path) -> None:
         [
             {**good(1), "amount": 0.1},
             {**good(2), "amount": 12345678901234567.89},
-            {**good(3), "amount": "12345678901234567.89"},
+            {**good(3), "amount": "99999999999.99"},
             {**good(4), "amount": 7},
             {**good(5), "amount": None, "amount_minor": 12},
             {**good(6), "amount": "1.20", "amount_minor": 120},
@@ -190,7 +191,7 @@ def test_binary_numbers_land_while_they_are_exact(tmp_path: Path) -> None:
     land(path)
     assert {row["transaction_id"]: row["amount_minor"] for row in rows("files", "transactions")} == {
         "t1": 10,
-        "t3": 1234567890123456789,
+        "t3": 9999999999999,
         "t4": 700,
         "t5": 12,
         "t6": 120,
