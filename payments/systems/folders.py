@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,21 +138,25 @@ def write_private(path: Path, text: str, user: ServerUser | None = None) -> None
         os.chown(path, user.uid, user.gid)
 
 
-def reachable_copy(source: Path, program: Path, destination: Path, user: ServerUser) -> Path:
-    """Return ``source`` (a folder of binaries) when ``user`` can run ``program`` in it, else a copy that they can run.
+def reachable_copy(site: Path, parts: Sequence[str], program: Path, destination: Path, user: ServerUser) -> Path:
+    """Return ``site`` when ``user`` can run ``program`` in it, else a folder with copies of its parts that they can run.
 
     Args:
-        source: the folder to copy, with its libraries and shared files.
-        program: a program in it, relative to ``source``.
+        site: the folder that the parts lie in; programs find their libraries by the way from one part to another.
+        parts: the folders to copy, relative to ``site``; one that does not exist is left out.
+        program: a program in one of them, relative to ``site``.
         destination: where the copy goes; an existing copy is used again.
         user: who will run the program.
     """
-    if user.can_run(source / program):
-        return source
+    if user.can_run(site / program):
+        return site
     if not destination.exists():
         aside = destination.with_name(destination.name + ".partial")
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(source, aside, symlinks=True, ignore=shutil.ignore_patterns("include", "__pycache__"))
+        skipped = shutil.ignore_patterns("include", "__pycache__")
+        for part in parts:
+            if (site / part).is_dir():
+                shutil.copytree(site / part, aside / part, symlinks=True, ignore=skipped)
         for copied in (aside, *aside.rglob("*")):
             if not copied.is_symlink():
                 copied.chmod(0o755 if copied.is_dir() or copied.stat().st_mode & 0o100 else 0o644)

