@@ -139,7 +139,7 @@ def write_private(path: Path, text: str, user: ServerUser | None = None) -> None
 
 
 def reachable_copy(site: Path, parts: Sequence[str], program: Path, destination: Path, user: ServerUser) -> Path:
-    """Return ``site`` when ``user`` can run ``program`` in it, else a folder with copies of its parts that they can run.
+    """Return `site` when `user` can run `program` in it, else a folder with copies of its parts that they can run.
 
     Args:
         site: the folder that the parts lie in; programs find their libraries by the way from one part to another.
