@@ -71,15 +71,6 @@
 {%- endmacro %}
 
 
-{#- Major units (numeric with at most four decimals) as minor units, half to even (bigint). -#}
-{% macro major_to_minor(amount_major, exponent) -%}
-    {{ divide_half_even(
-        'cast(' ~ amount_major ~ ' * 10000 as ' ~ type_wide_integer() ~ ')',
-        power_of_ten('4 - ' ~ exponent)
-    ) }}
-{%- endmacro %}
-
-
 {#-
     Minor units of one currency as minor units of the reporting currency, half to even (bigint); null without a rate.
     rate is numeric(18, 8): major units of the reporting currency for one major unit of the currency.
