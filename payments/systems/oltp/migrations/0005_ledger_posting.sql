@@ -78,7 +78,8 @@ declare
 begin
     insert into ledger.transactions (ledger_transaction_id, kind, source_id, posted_at)
     values (v_transaction_id, p_kind, p_source_id, p_posted_at)
-    on conflict (kind, source_id) do nothing;
+    -- No conflict target, here and below: with one, a race on the table's other unique index raises.
+    on conflict do nothing;
     v_is_new := found;
 
     if not v_is_new then
@@ -125,7 +126,7 @@ begin
     from unnest(p_legs) as l
     where l.amount_minor is distinct from 0
     order by ledger_account_id
-    on conflict (ledger_account_id) do nothing;
+    on conflict do nothing;
 
     -- Always in the same order: two postings that share accounts wait for each other, and never for ever.
     perform from ledger.accounts as a
