@@ -97,17 +97,23 @@ def empty_oltp(connection: psycopg.Connection) -> None:
     reference = [table.name for table in REFERENCE_TABLES]
     tables = connection.execute(
         """
-        select format('%%I.%%I', schemaname, tablename), pg_relation_size(format('%%I.%%I', schemaname, tablename))
-        from pg_tables
-        where schemaname in ('core', 'ledger', 'identity', 'vault', 'simulation')
-            and not (schemaname = 'core' and tablename = any(%s))
+        select
+            format('%%I.%%I', n.nspname, c.relname),
+            (select sum(pg_relation_size(t.relid)) from pg_partition_tree(c.oid) as t)
+        from pg_class as c
+        inner join pg_namespace as n on c.relnamespace = n.oid
+        where n.nspname in ('core', 'ledger', 'identity', 'vault', 'ops', 'simulation')
+            and c.relkind in ('r', 'p')
+            and not c.relispartition
+            and c.relname not in ('account_codes', 'monthly_tables')
+            and not (n.nspname = 'core' and c.relname = any(%s))
         """,
         (reference,),
     ).fetchall()
     names = [name for name, _ in tables]
     with connection.transaction():
         connection.execute("set local session_replication_role = replica")
-        if sum(size for _, size in tables) > LARGE_BYTES:
+        if sum(size or 0 for _, size in tables) > LARGE_BYTES:
             connection.execute(f"truncate {', '.join(names)}".encode())
         else:  # a truncate makes every file of every index anew, which costs more than a few rows
             for name in names:

@@ -59,9 +59,9 @@ def test_a_payment_makes_charge_balance_transaction_and_posting(oltp: psycopg.Co
         "from ledger.entries order by entry_no"
     ).fetchall()
     assert entries == [
-        (1, "platform:card_receivable:EUR", "D", 10_010, 1, 10_010, NOON),
+        (1, "acct_shop:card_receivable:EUR", "D", 10_010, 1, 10_010, NOON),
         (2, "acct_shop:merchant_pending:EUR", "C", 9_730, 1, 9_730, NOON),
-        (3, "platform:fee_revenue:EUR", "C", 280, 1, 280, NOON),
+        (3, "acct_shop:fee_revenue:EUR", "C", 280, 1, 280, NOON),
     ]
     assert broken() == []
 
@@ -72,10 +72,10 @@ def test_a_busy_day_ends_with_the_right_balances(oltp: psycopg.Connection) -> No
     charged, fees = 36_000, 36_000 // 40 + 8 * 30
     balances = shop.balances()
     assert balances["acct_shop:merchant_pending:EUR"] == 0
-    assert balances["platform:card_receivable:EUR"] == 0
-    assert balances["platform:fee_revenue:EUR"] == fees + 3 * 1_500
-    assert balances["platform:dispute_clearing:EUR"] == 2_000
-    assert balances["platform:bank:EUR"] == charged - 1_000 - 800 - 4_000
+    assert balances["acct_shop:card_receivable:EUR"] == 0
+    assert balances["acct_shop:fee_revenue:EUR"] == fees + 3 * 1_500
+    assert balances["acct_shop:dispute_clearing:EUR"] == 2_000
+    assert balances["acct_shop:bank:EUR"] == charged - 1_000 - 800 - 4_000
     assert balances["acct_shop:merchant_available:EUR"] == charged - fees - 1_800 - 4_000 - 2_000 - 3 * 1_500
     # 2.5 percent of 700 is 17.5, rounded to the even 18.
     assert balances["acct_shop:merchant_pending:JPY"] == 700 - 18 - 30

@@ -16,4 +16,4 @@ select
 from pg_constraint as c
 inner join pg_class as r on c.conrelid = r.oid
 inner join pg_namespace as n on r.relnamespace = n.oid
-where c.contype = 'f' and n.nspname in ('core', 'ledger', 'identity', 'vault');
+where c.contype = 'f' and c.conparentid = 0 and n.nspname in ('core', 'ledger', 'identity', 'vault', 'ops');
