@@ -28,11 +28,11 @@ install: ## make the environment from uv.lock
 demo: install ## run the main job end to end on embedded servers, then print what came out
 	@"$(VENV)/python" -m orchestration.demo --transactions $(TRANSACTIONS) --days $(DAYS) --seed $(SEED)
 
-test: lint ## check the style, then run every test at CI size
-	@"$(VENV)/python" -m pytest
+test: lint ## check the style, then run every test at CI size, on all cores
+	@"$(VENV)/python" -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 prove: lint ## the same tests at full size
-	@PAYMENTS_TEST_SIZE=full "$(VENV)/python" -m pytest
+	@PAYMENTS_TEST_SIZE=full "$(VENV)/python" -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: install ## ruff, mypy, sqlfluff, yamllint and the Dagster definitions
 	@"$(VENV)/ruff" check .
