@@ -152,6 +152,22 @@ def check() -> None:
 
 
 @app.command()
+def maintain() -> None:
+    """Do one round of care: next partitions, expired authorizations, due settlements, seals."""
+    from payments.systems.oltp.maintenance import maintain as run
+
+    done = run()
+    rows: list[list[object]] = [
+        ["partitions made", len(done.partitions)],
+        ["authorizations expired", done.expired_authorizations],
+        ["days settled", done.settled_days],
+        ["idempotency keys forgotten", done.forgotten_keys],
+        ["postings sealed", done.sealed_postings],
+    ]
+    _print_table("Maintenance", ["what", "how many"], rows)
+
+
+@app.command()
 def gate() -> None:
     """Run the compliance gate on the staging models; exit 1 when a rule is broken."""
     from payments.compliance.gate import run_gate

@@ -227,7 +227,7 @@ begin
             if v_is_astray then
                 execute format(
                     'with moved as (delete from %2$s_default where %3$I >= %4$L and %3$I < %5$L returning *) '
-                    'insert into %1$s select * from moved',
+                    'insert into %1$s overriding system value select * from moved',
                     v_name,
                     v_table.table_name,
                     v_table.time_column,
