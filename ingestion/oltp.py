@@ -86,6 +86,7 @@ def _export(batch: Landing, tables: Iterable[Entity]) -> SnapshotPoint:
             row = connection.execute("select transaction_timestamp()").fetchone()
             if row is None:
                 raise AssertionError("no row from transaction_timestamp()")
+            _require_all_rows(connection, tables)
             for entity in tables:
                 _copy(connection, entity, _csv(batch, entity))
         return SnapshotPoint(system_identifier, timeline, lsn, row[0])
@@ -105,6 +106,37 @@ def _position(connection: psycopg.Connection) -> tuple[str, int, int]:
     if row is None:
         raise AssertionError("no row from pg_control_system()")
     return row[0], row[1], row[2]
+
+
+def _require_all_rows(connection: psycopg.Connection, tables: Iterable[Entity]) -> None:
+    """Refuse a role that row-level security keeps rows from: a snapshot takes what is absent for deleted."""
+    names = [_table(entity).as_string(connection) for entity in tables]
+    hidden = connection.execute(
+        """
+        select name
+        from unnest(%s::text[]) as name
+        inner join pg_class as class on to_regclass(name) = class.oid
+        where row_security_active(class.oid) and not exists (
+            select from pg_policy as policy
+            where
+                policy.polrelid = class.oid
+                and policy.polpermissive
+                and policy.polcmd in ('*', 'r')
+                and pg_get_expr(policy.polqual, class.oid) = 'true'
+                and exists (
+                    select from unnest(policy.polroles) as role
+                    where role = 0 or pg_has_role(role, 'usage')
+                )
+        )
+        order by name
+        """,
+        (names,),
+    ).fetchall()
+    if hidden:
+        raise UsageError(
+            f"The operational store shows {connection.info.user} only part of {hidden[0][0]}: "
+            f"grant payments_replication to {connection.info.user}."
+        )
 
 
 def _copy(connection: psycopg.Connection, entity: Entity, path: Path) -> None:
