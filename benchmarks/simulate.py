@@ -30,6 +30,7 @@ from payments.simulation.oltp_writer import csv_text, slices, write_tables
 from payments.simulation.plan import Plan
 from payments.simulation.tables import Tables
 from payments.systems.oltp import server
+from payments.systems.oltp.bulk import seal
 from payments.systems.oltp.connection import connect
 from payments.systems.oltp.migrations import migrate
 from payments.vault import KeyRing
@@ -89,7 +90,9 @@ def simulate(plan: Plan) -> tuple[Tables, int, float]:
     tables = Tables(build_business(plan))
     made = tables.all(ring)
     with connect() as connection:
-        write_tables(connection, made, lambda _name, _rows, _total: None)
+        write_tables(connection, plan, made, lambda _name, _rows, _total: None)
+        connection.commit()
+        seal(connection)
     return tables, sum(table.rows for table in made), time.perf_counter() - began
 
 

@@ -4,19 +4,27 @@ Whatever would happen after the history ends has not happened yet and is not the
 is the only trace of fraud; some frauds are never disputed, and some good payments are (friendly fraud).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from payments.simulation.arrays import Flags, Floats, Ints, pick
-from payments.simulation.plan import DAY, SECOND, Plan
+from payments.simulation.plan import DAY, HOUR, SECOND, Plan
 from payments.simulation.purchases import ORDINARY, Charges
 from payments.simulation.streams import Streams
 from payments.simulation.world import CATEGORIES, MONIES
 
 REFUND_STATUSES = ("succeeded", "failed", "pending")
 REFUND_REASONS = ("requested_by_customer", "duplicate", "fraudulent")
-DISPUTE_STATUSES = ("needs_response", "under_review", "won", "lost")
+DISPUTE_STATUSES = (
+    "needs_response",
+    "under_review",
+    "won",
+    "lost",
+    "warning_needs_response",
+    "warning_under_review",
+    "warning_closed",
+)
 DISPUTE_REASONS = (
     "fraudulent",
     "product_not_received",
@@ -25,41 +33,59 @@ DISPUTE_REASONS = (
     "subscription_canceled",
     "general",
 )
-REFUNDED = REFUND_STATUSES.index("succeeded")
+REFUNDED, REFUND_FAILED, REFUND_PENDING = (REFUND_STATUSES.index(status) for status in REFUND_STATUSES)
 FRAUDULENT = DISPUTE_REASONS.index("fraudulent")
-WON, LOST = DISPUTE_STATUSES.index("won"), DISPUTE_STATUSES.index("lost")
+NEEDS_RESPONSE, UNDER_REVIEW, WON, LOST, WARNED, WARNING_REVIEWED, WARNING_CLOSED = range(len(DISPUTE_STATUSES))
 
 _LABELLED_SHARE = 0.85
 _FRIENDLY_FRAUD_RATE = 0.0004
+_FAILING_REFUNDS = 0.008
+_INQUIRY_SHARE, _ESCALATED_SHARE = 0.15, 0.35
 
 
 @dataclass(frozen=True)
 class Sales:
-    """One row a charge: whose it is, in which currency, amount and fee (0 unless paid) in minor units, and when."""
+    """One row a charge: whose it is, in which currency, what for, and what became of it.
+
+    Amounts are in minor units; what was captured and its fees are 0, and the moment of capture -1, unless it is paid.
+    """
 
     merchant: Ints
     category: Ints
     money: Ints
     amount: Ints
+    captured_amount: Ints
     fee: Ints
+    application_fee: Ints
     created: Ints
+    captured: Ints
     is_paid: Flags
 
 
 @dataclass(frozen=True)
 class Refunds:
-    """One row a refund, in order of time; `charge` is a position, `created` in microseconds, amounts in minor units."""
+    """One row a refund, in order of time; `charge` is a position, moments in microseconds, amounts in minor units.
+
+    `settled` is when the customer's bank took it and `failed` when it came back, -1 where that did not happen: a refund
+    can fail at once or after it seemed to be settled.
+    """
 
     charge: Ints
     amount: Ints
     status: Ints
     reason: Ints
     created: Ints
+    settled: Ints
+    failed: Ints
 
 
 @dataclass(frozen=True)
 class Disputes:
-    """One row a dispute, in order of time; `closed` is -1 while it is open."""
+    """One row a dispute, in order of time; `closed` is -1 while it is open.
+
+    `taken` is when amount and fee were taken from the merchant: at once, or, where the bank inquired first, when the
+    inquiry became a dispute; -1 while it is, or when it ended as, an inquiry. `steps` counts its changes of status.
+    """
 
     charge: Ints
     amount: Ints
@@ -67,8 +93,10 @@ class Disputes:
     status: Ints
     reason: Ints
     created: Ints
+    taken: Ints
     updated: Ints
     closed: Ints
+    steps: Ints
 
 
 @dataclass(frozen=True)
@@ -101,47 +129,61 @@ def _complaints(streams: Streams, charges: Charges, sales: Sales) -> _Complaints
     reason = np.where(unhappy[charge], other, FRAUDULENT)
     slow = np.clip(np.exp(generator.normal(np.log(24), 0.6, len(charge))), 3, 110)
     delay = np.where(unhappy[charge], slow, generator.uniform(5, 45, len(charge)))
-    return _Complaints(charge, charges.created[charge] + _days(delay), reason, sales.amount[charge])
+    # Nobody disputes what is not captured yet.
+    created = np.maximum(charges.created[charge] + _days(delay), sales.captured[charge] + HOUR)
+    return _Complaints(charge, created, reason, sales.captured_amount[charge])
 
 
-def _refunds_wanted(streams: Streams, plan: Plan, sales: Sales) -> Refunds:
+def _refunds_wanted(streams: Streams, sales: Sales) -> Refunds:
     """Return the refunds that merchants would make if the history had no end; a part has a second one."""
     generator = streams.stream("refunds")
     rates = np.array([entry.refund_rate for entry in CATEGORIES])[sales.category]
     charge = np.flatnonzero(sales.is_paid & (generator.random(len(rates)) < rates))
     count = len(charge)
     reason = pick(generator, np.array([0.90, 0.08, 0.02]), count)
-    full = sales.amount[charge]
+    full = sales.captured_amount[charge]
     is_partial = (generator.random(count) < 0.38) & (reason == 0) & (full > 1)
     part = np.clip((generator.uniform(0.1, 0.8, count) * full).astype(np.int64), 1, np.maximum(full - 1, 1))
     first = np.where(is_partial, part, full)
-    created = sales.created[charge] + _days(np.clip(np.exp(generator.normal(np.log(6), 1.0, count)), 0.01, 60))
+    created = sales.captured[charge] + _days(np.clip(np.exp(generator.normal(np.log(6), 1.0, count)), 0.01, 60))
 
     again = is_partial & (generator.random(count) < 0.15)
     rest = full - first
     second = np.where(generator.random(count) < 0.5, rest, (rest + 1) // 2)
     second_created = created + _days(generator.uniform(0.5, 14, count))
-    refunds = Refunds(
+    total = count + int(again.sum())
+    created = np.concatenate([created, second_created[again]])
+    chance = generator.random(total)
+    settled = created + _days(np.exp(generator.normal(np.log(0.25), 1.0, total)).clip(0.002, 4))
+    failed = settled + _days(generator.uniform(1, 6, total))
+    fails, fails_at_once = chance < _FAILING_REFUNDS, chance < 0.7 * _FAILING_REFUNDS
+    return Refunds(
         charge=np.concatenate([charge, charge[again]]),
         amount=np.concatenate([first, second[again]]),
-        status=np.zeros(count + int(again.sum()), np.int64),
-        reason=np.concatenate([reason, np.zeros(int(again.sum()), np.int64)]),
-        created=np.concatenate([created, second_created[again]]),
+        status=np.zeros(total, np.int64),
+        reason=np.concatenate([reason, np.zeros(total - count, np.int64)]),
+        created=created,
+        settled=np.where(fails_at_once, -1, settled),
+        failed=np.where(fails, np.where(fails_at_once, settled, failed), -1),
     )
-    chance = generator.random(len(refunds.charge))
-    is_waiting = (refunds.created > plan.end_moment - DAY // 2) & (chance > 0.7)
-    status = np.where(chance < 0.008, 1, np.where(is_waiting, 2, REFUNDED))
-    return Refunds(refunds.charge, refunds.amount, status, refunds.reason, refunds.created)
+
+
+def _as_of_the_end(refunds: Refunds, end: int, complained: Ints) -> Refunds:
+    """Take back what happens after the end of the history; no refund fails once its charge is disputed."""
+    fails = (refunds.failed >= 0) & (refunds.failed < end) & (refunds.failed < complained[refunds.charge])
+    # One that would have failed at once, but for the dispute, is settled at that moment.
+    settled = np.where((refunds.settled < 0) & ~fails, refunds.failed, refunds.settled)
+    is_settled = (settled >= 0) & (settled < end)
+    return replace(
+        refunds,
+        status=np.where(fails, REFUND_FAILED, np.where(is_settled, REFUNDED, REFUND_PENDING)),
+        settled=np.where(is_settled, settled, -1),
+        failed=np.where(fails, refunds.failed, -1),
+    )
 
 
 def _chosen(refunds: Refunds, index: Ints | Flags) -> Refunds:
-    return Refunds(
-        refunds.charge[index],
-        refunds.amount[index],
-        refunds.status[index],
-        refunds.reason[index],
-        refunds.created[index],
-    )
+    return Refunds(**{field.name: getattr(refunds, field.name)[index] for field in fields(refunds)})
 
 
 def aftermath(streams: Streams, plan: Plan, charges: Charges, sales: Sales) -> tuple[Refunds, Disputes]:
@@ -152,14 +194,15 @@ def aftermath(streams: Streams, plan: Plan, charges: Charges, sales: Sales) -> t
     """
     end = plan.end_moment
     complaints = _complaints(streams, charges, sales)
-    refunds = _refunds_wanted(streams, plan, sales)
+    refunds = _refunds_wanted(streams, sales)
     complained = np.full(len(sales.amount), np.iinfo(np.int64).max)
     complained[complaints.charge] = complaints.created
     refunds = _chosen(refunds, (refunds.created < end) & (refunds.created < complained[refunds.charge]))
+    refunds = _as_of_the_end(refunds, end, complained)
     refunds = _chosen(refunds, np.lexsort((refunds.charge, refunds.created)))
 
     refunded = np.zeros(len(sales.amount), np.int64)
-    is_live = refunds.status != REFUND_STATUSES.index("failed")
+    is_live = refunds.status != REFUND_FAILED
     np.add.at(refunded, refunds.charge[is_live], refunds.amount[is_live])
     left = complaints.amount - refunded[complaints.charge]
     happens = np.flatnonzero((complaints.created < end) & (left > 0))
@@ -173,13 +216,31 @@ def _disputes(streams: Streams, plan: Plan, opened: _Complaints, is_fraud: Flags
     """Draw how far each dispute has come when the history ends, and how it was decided."""
     generator = streams.stream("decisions")
     count, end = len(opened.charge), plan.end_moment
-    decided = opened.created + _days(generator.uniform(14, 75, count))
-    is_closed = decided < end
+    is_inquiry = (opened.reason != FRAUDULENT) & (generator.random(count) < _INQUIRY_SHARE)
+    resolved = opened.created + _days(generator.uniform(4, 20, count))
+    escalates = is_inquiry & (generator.random(count) < _ESCALATED_SHARE)
+    taken = np.where(escalates, resolved, opened.created)
+    is_taken = ~is_inquiry | (escalates & (resolved < end))
+    decided = taken + _days(generator.uniform(14, 75, count))
     win_rate = np.where(is_fraud, 0.12, np.where(opened.reason == FRAUDULENT, 0.55, 0.38))
     ending = np.where(generator.random(count) < win_rate, WON, LOST)
-    answered = opened.created + _days(generator.uniform(1, 7, count))
-    status = np.where(is_closed, ending, np.where(answered < end, 1, 0))
-    updated = np.where(is_closed, decided, np.where(answered < end, answered, opened.created))
+    answered = taken + _days(generator.uniform(1, 7, count))
+    warning_answered = opened.created + _days(generator.uniform(0.5, 3.5, count))
+
+    # Each path is a list of what happens when; what lies after the end has not happened.
+    status = np.where(is_inquiry, WARNED, NEEDS_RESPONSE)
+    updated, steps = opened.created.copy(), np.zeros(count, np.int64)
+    for reached, moment, happens in (
+        (np.full(count, WARNING_REVIEWED), warning_answered, is_inquiry),
+        (np.full(count, WARNING_CLOSED), resolved, is_inquiry & ~escalates),
+        (np.full(count, NEEDS_RESPONSE), taken, is_inquiry & is_taken),
+        (np.full(count, UNDER_REVIEW), answered, is_taken),
+        (ending, decided, is_taken),
+    ):
+        happened = happens & (moment < end)
+        status, updated = np.where(happened, reached, status), np.where(happened, moment, updated)
+        steps += happened
+    is_closed = np.isin(status, [WON, LOST, WARNING_CLOSED])
     return Disputes(
         charge=opened.charge,
         amount=opened.amount,
@@ -187,8 +248,10 @@ def _disputes(streams: Streams, plan: Plan, opened: _Complaints, is_fraud: Flags
         status=status,
         reason=opened.reason,
         created=opened.created,
+        taken=np.where(is_taken, taken, -1),
         updated=updated,
-        closed=np.where(is_closed, decided, -1),
+        closed=np.where(is_closed, updated, -1),
+        steps=steps,
     )
 
 
@@ -211,5 +274,5 @@ def fees_of(amount: Ints, basis_points: Ints, fixed: Ints) -> Ints:
 
 
 def settlement_moment(created: Ints) -> Ints:
-    """Return when a charge of this moment is settled: at four in the morning (UTC) two days after its day."""
+    """Return when a charge captured at this moment is settled: at four (UTC) two days after its day."""
     return created // DAY * DAY + 2 * DAY + 4 * 3600 * SECOND

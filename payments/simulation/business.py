@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from payments.simulation.aftermath import (
-    REFUND_STATUSES,
+    REFUND_FAILED,
     Disputes,
     Refunds,
     Sales,
@@ -14,10 +14,12 @@ from payments.simulation.aftermath import (
     fees_of,
 )
 from payments.simulation.arrays import Ints
+from payments.simulation.books import Settled, payment_movements, payment_postings, settle
 from payments.simulation.fraud import card_testing, fraud_budget, stolen_cards
+from payments.simulation.movements import BalanceTransactions, move_all
 from payments.simulation.plan import DAY, SECOND, Plan
 from payments.simulation.population import Population, build_population
-from payments.simulation.postings import Ledger, Settled, post_all, settle
+from payments.simulation.postings import Holds, Ledger, post_all
 from payments.simulation.purchases import (
     PENDING,
     SUCCEEDED,
@@ -44,15 +46,19 @@ class Business:
     intent_status: Ints
     intent_received: Ints
     intent_updated: Ints
+    intent_version: Ints
     charges: Charges
     sales: Sales
     charge_customer: Ints
     charge_refunded: Ints
     charge_updated: Ints
+    charge_version: Ints
     charge_score: Ints
     refunds: Refunds
     disputes: Disputes
     settled: Settled
+    holds: Holds
+    balance: BalanceTransactions
     ledger: Ledger
     customer_created: Ints
     method_created: Ints
@@ -65,13 +71,13 @@ def build_business(plan: Plan) -> Business:
     sales = _sales(population, intents, charges)
     refunds, disputes = aftermath(streams, plan, charges, sales)
     settled = settle(plan, sales)
-    refunded = np.zeros(plan.transactions, np.int64)
-    is_live = refunds.status != REFUND_STATUSES.index("failed")  # a pending refund is taken from the charge already
-    np.add.at(refunded, refunds.charge[is_live], refunds.amount[is_live])
-    updated = charges.created.copy()
-    np.maximum.at(updated, refunds.charge[is_live], refunds.created[is_live])
-    np.maximum.at(updated, disputes.charge, disputes.created)
     status, received, intent_updated = _intent_endings(plan, intents, charges)
+    application = np.full(plan.transactions, -1, np.int64)
+    refunded, updated, version = _charge_endings(charges, refunds, disputes)
+    nobody = np.zeros(0, np.int64)
+    holds = Holds(*(nobody for _ in range(8)))
+    movements = payment_movements(sales, application, refunds, disputes)
+    postings = payment_postings(sales, application, settled, refunds, disputes)
     customer_created, method_created = _first_seen(streams, plan, population, intents, charges)
     return Business(
         plan=plan,
@@ -80,16 +86,22 @@ def build_business(plan: Plan) -> Business:
         intent_status=status,
         intent_received=received,
         intent_updated=intent_updated,
+        intent_version=1
+        + np.bincount(charges.intent, minlength=len(status))
+        + (status == INTENT_STATUSES.index("canceled")),
         charges=charges,
         sales=sales,
         charge_customer=intents.customer[charges.intent],
         charge_refunded=refunded,
         charge_updated=updated,
+        charge_version=version,
         charge_score=anomaly_scores(streams, charges),
         refunds=refunds,
         disputes=disputes,
         settled=settled,
-        ledger=post_all(sales, settled, refunds, disputes),
+        holds=holds,
+        balance=move_all(movements),
+        ledger=post_all(postings, holds),
         customer_created=customer_created,
         method_created=method_created,
     )
@@ -134,10 +146,29 @@ def _sales(population: Population, intents: Intents, charges: Charges) -> Sales:
         category=merchants.category[merchant],
         money=intents.money[charges.intent],
         amount=amount,
+        captured_amount=np.where(is_paid, amount, 0),
         fee=np.where(is_paid, fee, 0),
+        application_fee=np.zeros(len(amount), np.int64),
         created=charges.created,
+        captured=np.where(is_paid, charges.created, -1),
         is_paid=is_paid,
     )
+
+
+def _charge_endings(charges: Charges, refunds: Refunds, disputes: Disputes) -> tuple[Ints, Ints, Ints]:
+    """Return what is refunded of each charge, its last change, and its version."""
+    refunded = np.zeros(len(charges.created), np.int64)
+    is_live = refunds.status != REFUND_FAILED  # a pending refund is taken from the charge already
+    np.add.at(refunded, refunds.charge[is_live], refunds.amount[is_live])
+    updated, version = charges.created.copy(), np.ones(len(charges.created), np.int64)
+    for charge, moment in (
+        (refunds.charge, refunds.created),
+        (refunds.charge[~is_live], refunds.failed[~is_live]),
+        (disputes.charge, disputes.created),
+    ):
+        np.maximum.at(updated, charge, moment)
+        np.add.at(version, charge, 1)
+    return refunded, updated, version
 
 
 def _intent_endings(plan: Plan, intents: Intents, charges: Charges) -> tuple[Ints, Ints, Ints]:

@@ -28,6 +28,7 @@ from payments.simulation.oltp_writer import write_tables
 from payments.simulation.plan import Plan
 from payments.simulation.tables import Tables
 from payments.systems.documents.client import database
+from payments.systems.oltp.bulk import seal
 from payments.systems.oltp.connection import connect
 from payments.vault import KeyRing, encrypt_field, unwrap
 
@@ -107,6 +108,7 @@ def simulate(transactions: int, days: int, seed: int, end: date = date(2026, 6, 
         if run is None:
             _refuse_other_documents(documents_store)
             run = _write_oltp(connection, plan, tables, documents.counts(), advance)
+            seal(connection)
         elif run.digest != tables.digest():
             raise UsageError(
                 "The store holds this history as another version of the generator made it: "
@@ -201,7 +203,7 @@ def _write_oltp(
     totals = {table.name: table.rows for table in made}
     run = _Run(tables.digest(), totals, document_counts, False)
     with connection.transaction():
-        write_tables(connection, made, advance)
+        write_tables(connection, plan, made, advance)
         # A store that was emptied by hand may still name the history that it held.
         connection.execute("delete from simulation.runs")
         connection.execute(

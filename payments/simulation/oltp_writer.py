@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 from psycopg import Connection, sql
 
+from payments.simulation.plan import Plan
 from payments.simulation.tables import Table
 from payments.systems.oltp.bulk import bulk_load
 
@@ -17,13 +18,16 @@ _BATCHES_AHEAD = 6
 _WITHOUT_HEADER = pyarrow.csv.WriteOptions(include_header=False)
 
 
-def write_tables(connection: Connection, tables: list[Table], advance: Callable[[str, int, int], None]) -> None:
+def write_tables(
+    connection: Connection, plan: Plan, tables: list[Table], advance: Callable[[str, int, int], None]
+) -> None:
     """Copy the tables; indexes and constraints step aside for it and are complete again when this returns.
 
     The server sorts the indexes of a table while the batches of the next tables are made in a thread beside it.
 
     Args:
         connection: within a transaction, which the caller commits.
+        plan: of the history, which names the load and says which months it needs.
         tables: in any order, each at most once.
         advance: called with the table's name, the rows just written, and how many there are in all.
 
@@ -31,7 +35,8 @@ def write_tables(connection: Connection, tables: list[Table], advance: Callable[
         psycopg.Error: a row breaks a constraint of the store.
         BulkLoadError: the rows break what triggers guard on the live path.
     """
-    with bulk_load(connection):
+    connection.execute("select ops.ensure_months(%s, %s)", (plan.start, plan.end))
+    with bulk_load(connection, plan.name):
         indexes = {table.name: _take_indexes_away(connection, table.name) for table in tables}
         with ThreadPoolExecutor(max_workers=1) as maker:
             made = _made_ahead(tables, maker)
@@ -84,13 +89,19 @@ def _take_indexes_away(connection: Connection, table: str) -> list[sql.SQL | sql
     name = sql.Identifier(*table.split("."))
     found = connection.execute(
         """
-        select n.nspname, i.relname, c.conname, pg_get_constraintdef(c.oid), pg_get_indexdef(x.indexrelid)
+        select
+            n.nspname,
+            i.relname,
+            c.conname,
+            pg_get_constraintdef(c.oid),
+            -- Of a partitioned table the catalogue describes the index without those of the partitions.
+            regexp_replace(pg_get_indexdef(x.indexrelid), '^(.+?) ON ONLY ', '\\1 ON ')
         from pg_index as x
         inner join pg_class as i on x.indexrelid = i.oid
         inner join pg_namespace as n on i.relnamespace = n.oid
         left join pg_constraint as c on x.indexrelid = c.conindid and c.conrelid = x.indrelid
         where x.indrelid = to_regclass(%s)
-        order by i.relname
+        order by x.indexrelid
         """,
         (table,),
     ).fetchall()

@@ -18,6 +18,16 @@ class Plan:
     end: date
 
     @property
+    def name(self) -> str:
+        """The history in a line."""
+        return f"simulation of {self.transactions} charges in {self.days} days until {self.end}, seed {self.seed}"
+
+    @property
+    def start(self) -> date:
+        """The first day."""
+        return self.end - timedelta(days=self.days - 1)
+
+    @property
     def start_moment(self) -> int:
         """The first moment of the history."""
         return self.end_moment - self.days * DAY

@@ -1,46 +1,131 @@
 """The double-entry ledger of a history, computed at once: postings in order of time, running balances of each account.
 
-The legs of each kind of posting are those of the operational store's own function (`ledger.post` and its callers).
+Every merchant has a book of its own. What is posted, and with which legs, is said by the modules that draw the objects;
+the legs of each kind are those of the operational store's own functions (`ledger.post` and its callers).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from payments.simulation.aftermath import LOST, REFUNDED, WON, Disputes, Refunds, Sales, settlement_moment
 from payments.simulation.arrays import Flags, Ints, running_totals
-from payments.simulation.plan import DAY, Plan
 
-KINDS = ("charge", "settlement", "refund", "dispute", "dispute_won", "dispute_lost")
-CODES = ("card_receivable", "bank", "fee_revenue", "dispute_clearing", "merchant_pending", "merchant_available")
-RECEIVABLE, BANK, FEES, CLEARING, PENDING_BALANCE, AVAILABLE = range(len(CODES))
-DEBIT_NORMAL = (RECEIVABLE, BANK)
-_PLATFORM = 0
+# In the order in which postings of the same moment follow from each other.
+KINDS = (
+    "invoice",
+    "charge",
+    "application_fee",
+    "application_fee_in",
+    "invoice_settled",
+    "settlement",
+    "refund",
+    "refund_settled",
+    "refund_failed",
+    "dispute",
+    "dispute_won",
+    "dispute_lost",
+    "topup",
+    "adjustment",
+    "transfer",
+    "transfer_in",
+    "fx",
+    "payout",
+    "payout_paid",
+    "payout_failed",
+    "reversal",
+)
+CODES = (
+    "card_receivable",
+    "bank",
+    "invoice_receivable",
+    "invoice_clearing",
+    "merchant_pending",
+    "merchant_available",
+    "fee_revenue",
+    "refund_clearing",
+    "dispute_clearing",
+    "payout_in_transit",
+    "transfer_clearing",
+    "fx_liquidity",
+    "suspense",
+)
+DEBIT_NORMAL = ("card_receivable", "bank", "invoice_receivable")
+PROTECTED = (
+    "card_receivable",
+    "invoice_receivable",
+    "invoice_clearing",
+    "merchant_pending",
+    "refund_clearing",
+    "dispute_clearing",
+    "payout_in_transit",
+)
+# Whose identifiers a source is one of. A day is a settlement, which is named by currency and day.
+SPACES = ("ch", "re", "dp", "po", "tr", "tu", "fx", "in", "cn", "adj", "day", "lt")
+_DEBIT_NORMAL_CODES = [CODES.index(code) for code in DEBIT_NORMAL]
 
 
 @dataclass(frozen=True)
-class Settled:
-    """One row a settlement: the charges of one merchant, currency and day (days since 1970)."""
+class Leg:
+    """A leg of every posting of a kind: account code and side, and currency and amount (0 for no leg) of each."""
+
+    code: str
+    is_debit: bool
+    money: Ints
+    amount: Ints
+
+
+@dataclass(frozen=True)
+class Postings:
+    """Postings of one kind: whose book, the counter of the source within its space, when, and the legs of all of them.
+
+    A reversal has the place of the reversed posting among all postings as its source.
+    """
+
+    kind: str
+    space: str
+    merchant: Ints
+    source: Ints
+    posted: Ints
+    legs: Sequence[Leg]
+
+
+@dataclass(frozen=True)
+class Holds:
+    """One row an authorized amount: reserved between card_receivable and merchant_pending of its book.
+
+    `posted` is the captured part of the amount; `status` counts in HOLD_STATUSES; `resolved` is -1 while it is pending.
+    """
 
     merchant: Ints
     money: Ints
-    day: Ints
+    charge: Ints
     amount: Ints
-    net: Ints
+    posted: Ints
+    status: Ints
+    created: Ints
+    resolved: Ints
+
+
+HOLD_STATUSES = ("pending", "posted", "voided", "expired")
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Accounts, transactions, entries. The owner of an account is 0 for the platform, else the merchant plus 1."""
+    """Accounts, transactions and entries; an account is of a merchant, a code and a currency."""
 
-    account_owner: Ints
+    account_merchant: Ints
     account_code: Ints
     account_money: Ints
     account_debits: Ints
     account_credits: Ints
+    account_debits_pending: Ints
+    account_credits_pending: Ints
     account_entries: Ints
     account_created: Ints
+    transaction_merchant: Ints
     transaction_kind: Ints
+    transaction_space: Ints
     transaction_source: Ints
     transaction_posted: Ints
     entry_transaction: Ints
@@ -52,150 +137,67 @@ class Ledger:
     entry_balance: Ints
 
 
-def settle(plan: Plan, sales: Sales) -> Settled:
-    """Group paid charges into the settlements that fall within the history, ordered by day, merchant and currency."""
-    ripe = sales.is_paid & (settlement_moment(sales.created) < plan.end_moment)
-    key = np.stack([sales.created[ripe] // DAY, sales.merchant[ripe], sales.money[ripe]], axis=1)
-    groups, place = np.unique(key, axis=0, return_inverse=True) if len(key) else (key, np.zeros(0, np.int64))
-    totals, nets = np.zeros(len(groups), np.int64), np.zeros(len(groups), np.int64)
-    np.add.at(totals, place, sales.amount[ripe])
-    np.add.at(nets, place, (sales.amount - sales.fee)[ripe])
-    return Settled(groups[:, 1], groups[:, 2], groups[:, 0], totals, nets)
+def _account_key(merchant: Ints, code: int, money: Ints) -> Ints:
+    return (merchant * len(CODES) + code) * 64 + money
 
 
-@dataclass(frozen=True)
-class _Legs:
-    """Legs of postings of one kind; `no` is the place within the posting."""
-
-    posting: Ints
-    no: Ints
-    owner: Ints
-    code: Ints
-    money: Ints
-    is_debit: Flags
-    amount: Ints
-
-
-def _legs(first: int, money: Ints, parts: list[tuple[Ints | int, int, bool, Ints]]) -> list[_Legs]:
-    count = len(money)
-    posting = first + np.arange(count)
-    return [
-        _Legs(
-            posting,
-            np.full(count, number),
-            np.broadcast_to(np.asarray(owner, dtype=np.int64), (count,)),
-            np.full(count, code),
-            money,
-            np.full(count, is_debit),
-            amount,
-        )
-        for number, (owner, code, is_debit, amount) in enumerate(parts)
-    ]
-
-
-def post_all(sales: Sales, settled: Settled, refunds: Refunds, disputes: Disputes) -> Ledger:
-    """Post a whole history; the source of a posting is a position in the table of its kind."""
-    merchant, money, amount = sales.merchant, sales.money, sales.amount
-    paid = np.flatnonzero(sales.is_paid)
-    done = np.flatnonzero(refunds.status == REFUNDED)
-    won, lost = np.flatnonzero(disputes.status == WON), np.flatnonzero(disputes.status == LOST)
-    sources = [paid, np.arange(len(settled.day)), done, np.arange(len(disputes.charge)), won, lost]
-    times = [
-        sales.created[paid],
-        settlement_moment(settled.day * DAY),
-        refunds.created[done],
-        disputes.created,
-        disputes.closed[won],
-        disputes.closed[lost],
-    ]
-    firsts = np.concatenate([[0], np.cumsum([len(source) for source in sources])]).tolist()
-    refund_owner = merchant[refunds.charge[done]] + 1
-    dispute_owner, dispute_money = merchant[disputes.charge] + 1, money[disputes.charge]
-    paid_owner, net = merchant[paid] + 1, amount[paid] - sales.fee[paid]
-    legs = [
-        *_legs(
-            firsts[0],
-            money[paid],
-            [
-                (_PLATFORM, RECEIVABLE, True, amount[paid]),
-                (paid_owner, PENDING_BALANCE, False, net),
-                (_PLATFORM, FEES, False, sales.fee[paid]),
-            ],
-        ),
-        *_legs(
-            firsts[1],
-            settled.money,
-            [
-                (settled.merchant + 1, PENDING_BALANCE, True, settled.net),
-                (settled.merchant + 1, AVAILABLE, False, settled.net),
-                (_PLATFORM, BANK, True, settled.amount),
-                (_PLATFORM, RECEIVABLE, False, settled.amount),
-            ],
-        ),
-        *_legs(
-            firsts[2],
-            money[refunds.charge[done]],
-            [(refund_owner, AVAILABLE, True, refunds.amount[done]), (_PLATFORM, BANK, False, refunds.amount[done])],
-        ),
-        *_legs(
-            firsts[3],
-            dispute_money,
-            [
-                (dispute_owner, AVAILABLE, True, disputes.amount + disputes.fee),
-                (_PLATFORM, CLEARING, False, disputes.amount),
-                (_PLATFORM, FEES, False, disputes.fee),
-            ],
-        ),
-        *_legs(
-            firsts[4],
-            dispute_money[won],
-            [
-                (_PLATFORM, CLEARING, True, disputes.amount[won]),
-                (dispute_owner[won], AVAILABLE, False, disputes.amount[won]),
-            ],
-        ),
-        *_legs(
-            firsts[5],
-            dispute_money[lost],
-            [(_PLATFORM, CLEARING, True, disputes.amount[lost]), (_PLATFORM, BANK, False, disputes.amount[lost])],
-        ),
-    ]
-    kind = np.repeat(np.arange(len(KINDS)), [len(source) for source in sources])
-    return _ledger(kind, np.concatenate(sources), np.concatenate(times), legs)
-
-
-def _ledger(kind: Ints, source: Ints, posted: Ints, legs: list[_Legs]) -> Ledger:
+def post_all(groups: Sequence[Postings], holds: Holds) -> Ledger:
+    """Post a whole history: transactions come in order of time, and a leg of nothing is left out."""
+    sizes = [len(group.posted) for group in groups]
+    firsts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    merchant = np.concatenate([group.merchant for group in groups])
+    source = np.concatenate([group.source for group in groups])
+    posted = np.concatenate([group.posted for group in groups])
+    kind = np.repeat([KINDS.index(group.kind) for group in groups], sizes)
+    space = np.repeat([SPACES.index(group.space) for group in groups], sizes)
     in_time = np.lexsort((source, kind, posted))
     rank = np.empty_like(in_time)
     rank[in_time] = np.arange(len(in_time))
+    names_posting = space == SPACES.index("lt")
+    source = np.where(names_posting, rank[np.where(names_posting, source, 0)], source)
 
-    columns = {
-        name: np.concatenate([getattr(leg, name) for leg in legs])
-        for name in ("posting", "no", "owner", "code", "money", "is_debit", "amount")
-    }
-    transaction = rank[columns["posting"]]
-    order = np.lexsort((columns["no"], transaction))
-    order = order[columns["amount"][order] > 0]  # a leg of nothing is not written
-    transaction = transaction[order]
-    is_debit, amount = columns["is_debit"][order], columns["amount"][order]
-    key = (columns["owner"][order] * len(CODES) + columns["code"][order]) * 64 + columns["money"][order]
-    accounts, first_entry, account = np.unique(key, return_index=True, return_inverse=True)
+    numbered = zip(firsts, groups, strict=False)
+    legs = [(first, group, no, leg) for first, group in numbered for no, leg in enumerate(group.legs)]
+    transaction = np.concatenate([rank[first : first + len(group.posted)] for first, group, _, _ in legs])
+    number = np.concatenate([np.full(len(group.posted), no, np.int64) for _, group, no, _ in legs])
+    is_debit = np.concatenate([np.full(len(group.posted), leg.is_debit) for _, group, _, leg in legs])
+    amount = np.concatenate([leg.amount for _, _, _, leg in legs])
+    key = np.concatenate([_account_key(group.merchant, CODES.index(leg.code), leg.money) for _, group, _, leg in legs])
+    order = np.argsort(transaction * 8 + number, kind="stable")
+    order = order[amount[order] > 0]
+    transaction, is_debit, amount, key = transaction[order], is_debit[order], amount[order], key[order]
+
+    receivable = _account_key(holds.merchant, CODES.index("card_receivable"), holds.money)
+    pending = _account_key(holds.merchant, CODES.index("merchant_pending"), holds.money)
+    accounts, account = np.unique(np.concatenate([key, receivable, pending]), return_inverse=True)
+    created = np.full(len(accounts), np.iinfo(np.int64).max)
+    np.minimum.at(created, account, np.concatenate([posted[in_time][transaction], holds.created, holds.created]))
+    held_debit, held_credit = account[len(key) : len(key) + len(holds.amount)], account[len(key) + len(holds.amount) :]
+    account = account[: len(key)]
+    is_pending = holds.status == HOLD_STATUSES.index("pending")
     code = accounts // 64 % len(CODES)
-    is_increase = is_debit == np.isin(code, DEBIT_NORMAL)[account]
+    is_increase = is_debit == np.isin(code, _DEBIT_NORMAL_CODES)[account]
     account_no, balance = running_totals(account, np.where(is_increase, amount, -amount))
     entry_no, _ = running_totals(transaction, amount)
-    debits, credits = np.zeros(len(accounts), np.int64), np.zeros(len(accounts), np.int64)
-    np.add.at(debits, account, np.where(is_debit, amount, 0))
-    np.add.at(credits, account, np.where(is_debit, 0, amount))
+
+    def total(places: Ints, values: Ints) -> Ints:
+        sums = np.zeros(len(accounts), np.int64)
+        np.add.at(sums, places, values)
+        return sums
+
     return Ledger(
-        account_owner=accounts // 64 // len(CODES),
+        account_merchant=accounts // 64 // len(CODES),
         account_code=code,
         account_money=accounts % 64,
-        account_debits=debits,
-        account_credits=credits,
+        account_debits=total(account, np.where(is_debit, amount, 0)),
+        account_credits=total(account, np.where(is_debit, 0, amount)),
+        account_debits_pending=total(held_debit, np.where(is_pending, holds.amount, 0)),
+        account_credits_pending=total(held_credit, np.where(is_pending, holds.amount, 0)),
         account_entries=np.bincount(account, minlength=len(accounts)),
-        account_created=posted[in_time][transaction[first_entry]],
+        account_created=created,
+        transaction_merchant=merchant[in_time],
         transaction_kind=kind[in_time],
+        transaction_space=space[in_time],
         transaction_source=source[in_time],
         transaction_posted=posted[in_time],
         entry_transaction=transaction,

@@ -15,17 +15,16 @@ from payments.simulation.aftermath import (
     DISPUTE_STATUSES,
     REFUND_REASONS,
     REFUND_STATUSES,
-    REFUNDED,
-    WON,
     settlement_moment,
 )
 from payments.simulation.arrays import Flags, Ints, Values
 from payments.simulation.business import INTENT_STATUSES, Business
 from payments.simulation.identities import Identities, Person
 from payments.simulation.ids import IdSpace, hashes
+from payments.simulation.movements import FEES, TYPES
 from payments.simulation.plan import DAY
 from payments.simulation.population import BANK_DEBIT, CITIES, CITY_COUNTRY, INSTRUMENT_TYPES
-from payments.simulation.postings import CODES, DEBIT_NORMAL, KINDS
+from payments.simulation.postings import CODES, DEBIT_NORMAL, KINDS, PROTECTED, SPACES
 from payments.simulation.purchases import FAILED, PENDING, SUCCEEDED
 from payments.simulation.streams import Streams
 from payments.simulation.world import BRANDS, CATEGORIES, COUNTRIES, DEVICE_TYPES, FAILURES, FUNDINGS, MONIES
@@ -35,6 +34,7 @@ Column = Callable[[slice], Values]
 COUNTRY_CODES = tuple(country.code for country in COUNTRIES)
 CURRENCIES = tuple(money.code for money in MONIES)
 _RETENTION = 2557 * DAY  # seven years
+_EVIDENCE_TIME = 14 * DAY
 _SHOP_WORDS = (
     "Harbour", "Maple", "Silver", "Northern", "Cedar", "Lantern", "Blue", "Copper", "Garden", "Summit",
     "River", "Amber", "Willow", "Orchid", "Atlas", "Beacon", "Meadow", "Coral", "Granite", "Juniper",
@@ -170,6 +170,8 @@ class Tables:
         return [
             self._entries(),
             self._balance_transactions(),
+            self._fee_parts(),
+            self._settlements(),
             self._intents(),
             self._charges(ring),
             self._ledger_transactions(),
@@ -300,6 +302,7 @@ class Tables:
     def _intents(self) -> Table:
         business = self.business
         intents, count = business.intents, len(business.intents.created)
+        is_canceled = business.intent_status == INTENT_STATUSES.index("canceled")
         columns: dict[str, Column] = {
             "merchant_id": _taken(self.merchant_ids, business.population.customers.merchant[intents.customer]),
             "payment_intent_id": _ids(self.spaces["pi"], np.arange(count)),
@@ -308,7 +311,10 @@ class Tables:
             "amount_minor": _numbers(intents.amount),
             "amount_received_minor": _numbers(business.intent_received),
             "currency": _labels(CURRENCIES, intents.money),
+            "cancellation_reason": _labels(("abandoned",), np.where(is_canceled, 0, -1)),
+            "canceled_at": _moments(np.where(is_canceled, business.intent_updated, -1)),
             "status": _labels(INTENT_STATUSES, business.intent_status),
+            "version": _numbers(business.intent_version),
             "created_at": _moments(intents.created),
             "updated_at": _moments(business.intent_updated),
         }
@@ -317,7 +323,6 @@ class Tables:
     def _charges(self, ring: KeyRing) -> Table:
         business = self.business
         charges, count = business.charges, len(business.charges.created)
-        is_paid = charges.status == SUCCEEDED
         is_disputed = np.zeros(count, np.bool_)
         is_disputed[business.disputes.charge] = True
         statuses = {FAILED: "failed", SUCCEEDED: "succeeded", PENDING: "pending"}
@@ -333,11 +338,12 @@ class Tables:
             "customer_id": _taken(self.customer_ids, business.charge_customer),
             "payment_method_id": _taken(self.method_ids, charges.method),
             "amount_minor": _numbers(business.sales.amount),
-            "amount_captured_minor": _numbers(np.where(is_paid, business.sales.amount, 0)),
+            "amount_captured_minor": _numbers(business.sales.captured_amount),
             "amount_refunded_minor": _numbers(business.charge_refunded),
             "currency": _labels(CURRENCIES, business.sales.money),
             "status": _labels([statuses[code] for code in range(len(statuses))], charges.status),
             "failure_code": _labels(FAILURES, charges.failure),
+            "captured_at": _moments(business.sales.captured),
             "is_disputed": _numbers(is_disputed),
             "ip_country": _labels(COUNTRY_CODES, CITY_COUNTRY[charges.city]),
             "ip_city": _labels(CITIES, charges.city),
@@ -345,6 +351,7 @@ class Tables:
             "device_id": lambda rows: self.device_ids(charges.device[rows]),
             "device_type": _labels(DEVICE_TYPES, charges.device_type),
             "anomaly_score": lambda rows: pa.array(business.charge_score[rows] / 10_000),
+            "version": _numbers(business.charge_version),
             "created_at": _moments(charges.created),
             "updated_at": _moments(business.charge_updated),
         }
@@ -359,6 +366,7 @@ class Tables:
 
     def _refunds(self) -> Table:
         refunds, count = self.business.refunds, len(self.business.refunds.charge)
+        failure = np.where(refunds.failed >= 0, np.where(refunds.settled >= 0, 0, 1), -1)
         columns: dict[str, Column] = {
             "merchant_id": _taken(self.merchant_ids, self.business.sales.merchant[refunds.charge]),
             "refund_id": _ids(self.spaces["re"], np.arange(count)),
@@ -366,9 +374,11 @@ class Tables:
             "amount_minor": _numbers(refunds.amount),
             "currency": _labels(CURRENCIES, self.business.sales.money[refunds.charge]),
             "status": _labels(REFUND_STATUSES, refunds.status),
+            "failure_reason": _labels(("lost_or_stolen_card", "expired_or_canceled_card"), failure),
             "reason": _labels(REFUND_REASONS, refunds.reason),
+            "version": _numbers(1 + (refunds.settled >= 0) + (refunds.failed >= 0)),
             "created_at": _moments(refunds.created),
-            "updated_at": _moments(refunds.created),
+            "updated_at": _moments(np.maximum(refunds.created, np.maximum(refunds.settled, refunds.failed))),
         }
         return Table("core.refunds", count, columns)
 
@@ -383,56 +393,63 @@ class Tables:
             "currency": _labels(CURRENCIES, self.business.sales.money[disputes.charge]),
             "status": _labels(DISPUTE_STATUSES, disputes.status),
             "reason": _labels(DISPUTE_REASONS, disputes.reason),
+            "evidence_due_at": _moments(disputes.created + _EVIDENCE_TIME),
             "closed_at": _moments(disputes.closed),
+            "version": _numbers(1 + disputes.steps),
             "created_at": _moments(disputes.created),
             "updated_at": _moments(disputes.updated),
         }
         return Table("core.disputes", count, columns)
 
     def _balance_transactions(self) -> Table:
-        business = self.business
-        refunds, disputes = business.refunds, business.disputes
-        paid = np.flatnonzero(business.charges.status == SUCCEEDED)
-        done, won = np.flatnonzero(refunds.status == REFUNDED), np.flatnonzero(disputes.status == WON)
-        charge = np.concatenate([paid, refunds.charge[done], disputes.charge, disputes.charge[won]])
-        source = [paid, done, np.arange(len(disputes.charge)), won]
-        kind = np.repeat(np.arange(4), [len(rows) for rows in source])
-        amount = np.concatenate(
-            [business.sales.amount[paid], -refunds.amount[done], -disputes.amount, disputes.amount[won]]
-        )
-        nothing = np.zeros(len(done) + len(won), np.int64)
-        fee = np.concatenate([business.sales.fee[paid], nothing[: len(done)], disputes.fee, nothing[len(done) :]])
-        created = np.concatenate(
-            [business.charges.created[paid], refunds.created[done], disputes.created, disputes.closed[won]]
-        )
-        available = np.where(kind == 0, settlement_moment(created), created)
-        in_time = np.lexsort((kind, created))
-        source_id = self._sources(kind[in_time], np.concatenate(source)[in_time], ("ch", "re", "dp", "dp"))
-        amount, fee = amount[in_time], fee[in_time]
+        balance, count = self.business.balance, len(self.business.balance.type)
         columns: dict[str, Column] = {
-            "merchant_id": _taken(self.merchant_ids, business.sales.merchant[charge[in_time]]),
-            "balance_transaction_id": _ids(self.spaces["txn"], np.arange(len(in_time))),
-            "type": _labels(("charge", "refund", "dispute", "dispute_reversal"), kind[in_time]),
-            "source_id": source_id,
-            "amount_minor": _numbers(amount),
-            "fee_minor": _numbers(fee),
-            "net_minor": _numbers(amount - fee),
-            "currency": _labels(CURRENCIES, business.sales.money[charge[in_time]]),
-            "available_at": _moments(available[in_time]),
-            "created_at": _moments(created[in_time]),
+            "merchant_id": _taken(self.merchant_ids, balance.merchant),
+            "balance_transaction_id": _ids(self.spaces["txn"], np.arange(count)),
+            "type": _labels(TYPES, balance.type),
+            "source_id": self._sources(balance.space, balance.source),
+            "amount_minor": _numbers(balance.amount),
+            "fee_minor": _numbers(balance.fee),
+            "net_minor": _numbers(balance.amount - balance.fee),
+            "currency": _labels(CURRENCIES, balance.money),
+            "available_at": _moments(balance.available),
+            "created_at": _moments(balance.created),
         }
-        return Table("core.balance_transactions", len(in_time), columns)
+        return Table("core.balance_transactions", count, columns)
 
-    def _sources(self, kind: Ints, source: Ints, prefixes: tuple[str | None, ...]) -> Column:
-        """Return the id of each source: of the space named for its kind, or of a settlement where none is named."""
+    def _fee_parts(self) -> Table:
+        balance = self.business.balance
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, balance.merchant[balance.part_of]),
+            "balance_transaction_id": _ids(self.spaces["txn"], balance.part_of),
+            "type": _labels(FEES, balance.part_type),
+            "amount_minor": _numbers(balance.part_amount),
+            "currency": _labels(CURRENCIES, balance.money[balance.part_of]),
+        }
+        return Table("core.balance_transaction_fees", len(balance.part_of), columns)
+
+    def _settlements(self) -> Table:
+        settled = self.business.settled
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, settled.merchant),
+            "currency": _labels(CURRENCIES, settled.money),
+            "day": _dates(settled.day * DAY),
+            "amount_minor": _numbers(settled.amount),
+            "net_minor": _numbers(settled.net),
+            "settled_at": _moments(settlement_moment(settled.day * DAY)),
+        }
+        return Table("core.settlements", len(settled.day), columns)
+
+    def _sources(self, space: Ints, source: Ints) -> Column:
+        """Return the id of each source: of the space that is named for it, or of a settlement."""
 
         def column(rows: slice) -> Values:
-            kinds, sources = kind[rows], source[rows]
+            spaces, sources = space[rows], source[rows]
             parts, places = [], []
-            for code, prefix in enumerate(prefixes):
-                place = np.flatnonzero(kinds == code)
-                chosen = sources[place]
-                parts.append(self._settlement_ids(chosen) if prefix is None else self.spaces[prefix].arrow(chosen))
+            for code in np.unique(spaces).tolist():
+                place = np.flatnonzero(spaces == code)
+                name, chosen = SPACES[code], sources[place]
+                parts.append(self._settlement_ids(chosen) if name == "day" else self.spaces[name].arrow(chosen))
                 places.append(place)
             back = np.argsort(np.concatenate(places), kind="stable")
             return pa.concat_arrays(parts).take(_places(back))
@@ -442,40 +459,42 @@ class Tables:
     def _settlement_ids(self, rows: Ints) -> Values:
         settled = self.business.settled
         day = pa.array(settled.day[rows].astype(np.int32)).cast(pa.date32()).cast(pa.string())
-        merchant = self.merchant_ids.take(_places(settled.merchant[rows]))
-        return _joined(merchant, pa.array(CURRENCIES).take(_places(settled.money[rows])), day)
+        return _joined(pa.array(CURRENCIES).take(_places(settled.money[rows])), day)
 
     @cached_property
     def _account_ids(self) -> Values:
         ledger = self.business.ledger
-        owners: list[Values] = [pa.array(["platform"]), self.merchant_ids]
-        owner = pa.concat_arrays(owners).take(_places(ledger.account_owner))
+        merchant = self.merchant_ids.take(_places(ledger.account_merchant))
         code = pa.array(CODES).take(_places(ledger.account_code))
-        return _joined(owner, code, pa.array(CURRENCIES).take(_places(ledger.account_money)))
+        return _joined(merchant, code, pa.array(CURRENCIES).take(_places(ledger.account_money)))
 
     def _accounts(self) -> Table:
         ledger = self.business.ledger
-        side = np.where(np.isin(ledger.account_code, DEBIT_NORMAL), 0, 1)
+        is_debit = np.array([code in DEBIT_NORMAL for code in CODES])[ledger.account_code]
+        is_protected = np.array([code in PROTECTED for code in CODES])[ledger.account_code]
         columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, ledger.account_merchant),
             "ledger_account_id": lambda rows: self._account_ids[rows],
-            "merchant_id": _taken(self.merchant_ids, ledger.account_owner - 1),
             "code": _labels(CODES, ledger.account_code),
             "currency": _labels(CURRENCIES, ledger.account_money),
-            "normal_side": _labels(("D", "C"), side),
+            "normal_side": _labels(("C", "D"), is_debit.astype(np.int64)),
+            "is_protected": _numbers(is_protected),
             "debits_posted_minor": _numbers(ledger.account_debits),
             "credits_posted_minor": _numbers(ledger.account_credits),
+            "debits_pending_minor": _numbers(ledger.account_debits_pending),
+            "credits_pending_minor": _numbers(ledger.account_credits_pending),
             "entry_count": _numbers(ledger.account_entries),
             "created_at": _moments(ledger.account_created),
         }
-        return Table("ledger.accounts", len(side), columns)
+        return Table("ledger.accounts", len(is_debit), columns)
 
     def _ledger_transactions(self) -> Table:
         ledger, count = self.business.ledger, len(self.business.ledger.transaction_kind)
-        prefixes = ("ch", None, "re", "dp", "dp", "dp")
         columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, ledger.transaction_merchant),
             "ledger_transaction_id": _ids(self.spaces["lt"], np.arange(count)),
             "kind": _labels(KINDS, ledger.transaction_kind),
-            "source_id": self._sources(ledger.transaction_kind, ledger.transaction_source, prefixes),
+            "source_id": self._sources(ledger.transaction_space, ledger.transaction_source),
             "posted_at": _moments(ledger.transaction_posted),
         }
         return Table("ledger.transactions", count, columns)
@@ -483,6 +502,7 @@ class Tables:
     def _entries(self) -> Table:
         ledger = self.business.ledger
         columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, ledger.transaction_merchant[ledger.entry_transaction]),
             "ledger_transaction_id": _ids(self.spaces["lt"], ledger.entry_transaction),
             "entry_no": _numbers(ledger.entry_no),
             "ledger_account_id": _taken(self._account_ids, ledger.entry_account),

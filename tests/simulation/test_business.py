@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from payments.simulation.aftermath import FRAUDULENT, LOST, REFUND_REASONS, REFUNDED, WON, fees_of
+from payments.simulation.aftermath import (
+    FRAUDULENT,
+    LOST,
+    REFUND_FAILED,
+    REFUND_PENDING,
+    REFUND_REASONS,
+    REFUNDED,
+    WARNING_CLOSED,
+    WON,
+    fees_of,
+    settlement_moment,
+)
 from payments.simulation.arrays import Ints, expand, pick, pick_within, running_totals
 from payments.simulation.business import Business, build_business
 from payments.simulation.plan import DAY, HOUR, SECOND, Plan
 from payments.simulation.population import CITY_COUNTRY
-from payments.simulation.postings import CODES, RECEIVABLE
+from payments.simulation.postings import CODES, DEBIT_NORMAL, KINDS, PROTECTED
 from payments.simulation.purchases import (
     CARD_TESTING,
     FAILED,
@@ -257,17 +268,23 @@ def test_refunds_arrive_late_and_stay_within_the_charge(business: Business) -> N
     whole = refunds.amount == business.sales.amount[refunds.charge]
     assert 0.4 < whole.mean() < 0.9
     assert set(np.unique(refunds.reason)) == set(range(len(REFUND_REASONS)))
-    done = refunds.status == REFUNDED
+    done = refunds.status != REFUND_FAILED
     total = np.bincount(refunds.charge[done], weights=refunds.amount[done], minlength=len(charges.created))
-    assert (total <= business.sales.amount).all()
+    assert (total <= business.sales.captured_amount).all()
+    assert {REFUNDED, REFUND_FAILED, REFUND_PENDING} == set(refunds.status)
+    assert ((refunds.failed >= 0) == (refunds.status == REFUND_FAILED)).all()
+    assert (refunds.settled >= 0)[refunds.status == REFUNDED].all()
+    assert (np.maximum(refunds.settled, refunds.failed) < business.plan.end_moment).all()
+    open_at_the_end = refunds.status == REFUND_PENDING
+    assert (refunds.created[open_at_the_end] > business.plan.end_moment - 5 * DAY).all()
 
     # Disputes are about what was not refunded before them, and end the refunds.
-    live = np.flatnonzero(refunds.status != 1)
+    live = np.flatnonzero(refunds.status != REFUND_FAILED)
     disputed_at = np.full(len(charges.created), np.iinfo(np.int64).max)
     disputed_at[disputes.charge] = disputes.created
     assert (refunds.created < disputed_at[refunds.charge]).all()
     refunded = np.bincount(refunds.charge[live], weights=refunds.amount[live], minlength=len(charges.created))
-    assert (disputes.amount == business.sales.amount[disputes.charge] - refunded[disputes.charge]).all()
+    assert (disputes.amount == business.sales.captured_amount[disputes.charge] - refunded[disputes.charge]).all()
     assert (disputes.amount > 0).all()
 
 
@@ -275,8 +292,13 @@ def test_some_disputes_are_decided(business: Business) -> None:
     disputes = business.disputes
     assert {WON, LOST} <= set(disputes.status)
     is_closed = np.isin(disputes.status, [WON, LOST])
-    assert ((disputes.closed >= 0) == is_closed).all()
-    assert ((disputes.closed - disputes.created)[is_closed] >= 14 * DAY).all()
+    is_inquiry = disputes.taken < 0
+    assert ((disputes.closed >= 0) == is_closed | (disputes.status == WARNING_CLOSED)).all()
+    assert ((disputes.closed - disputes.taken)[is_closed] >= 14 * DAY).all()
+    assert (disputes.status[is_inquiry] > LOST).all()
+    assert (disputes.reason[is_inquiry] != FRAUDULENT).all()
+    assert is_inquiry.any()
+    assert (disputes.taken[~is_inquiry] > disputes.created[~is_inquiry]).any(), "some inquiries become disputes"
     assert disputes.closed.max() < business.plan.end_moment
     assert (~is_closed).any()
 
@@ -284,23 +306,54 @@ def test_some_disputes_are_decided(business: Business) -> None:
 def test_the_ledger_balances_and_running_balances_follow(business: Business) -> None:
     ledger = business.ledger
     signed = np.where(ledger.entry_is_debit, ledger.entry_amount, -ledger.entry_amount)
-    transactions = np.zeros(len(ledger.transaction_kind), np.int64)
-    np.add.at(transactions, ledger.entry_transaction, signed)
+    transactions = np.zeros(len(ledger.transaction_kind) * 16, np.int64)
+    np.add.at(transactions, ledger.entry_transaction * 16 + ledger.account_money[ledger.entry_account], signed)
     assert (transactions == 0).all()
     assert (ledger.entry_amount > 0).all()
     money = ledger.account_money[ledger.entry_account]
     first = np.unique(ledger.entry_transaction, return_index=True)[1]
-    assert (money == money[first][ledger.entry_transaction]).all(), "one currency a posting"
+    is_conversion = ledger.transaction_kind[ledger.entry_transaction] == KINDS.index("fx")
+    assert (is_conversion | (money == money[first][ledger.entry_transaction])).all(), "one currency a posting"
     assert (np.diff(ledger.transaction_posted) >= 0).all()
 
-    # What is still owed by the card networks is what was charged and is not settled yet.
-    receivable = ledger.account_code == RECEIVABLE
-    owed = (ledger.account_debits - ledger.account_credits)[receivable].sum()
-    assert owed == business.sales.amount[business.sales.is_paid].sum() - business.settled.amount.sum()
-    unsettled_since = business.plan.end_moment - 2 * DAY
-    recent = business.sales.is_paid & (business.charges.created >= unsettled_since)
-    assert owed == business.sales.amount[recent].sum() > 0
-    assert set(np.unique(ledger.account_code)) == set(range(len(CODES)))
+    # What is still owed by the card networks is what was captured and is not settled yet.
+    owed = (ledger.account_debits - ledger.account_credits)[ledger.account_code == CODES.index("card_receivable")].sum()
+    sales = business.sales
+    assert owed == sales.captured_amount.sum() - business.settled.amount.sum()
+    recent = sales.is_paid & (settlement_moment(sales.captured) >= business.plan.end_moment)
+    assert owed == sales.captured_amount[recent].sum() > 0
+
+
+def test_accounts_are_within_one_book_and_the_protected_ones_never_below_zero(business: Business) -> None:
+    ledger = business.ledger
+    assert (
+        ledger.transaction_merchant[ledger.entry_transaction] == ledger.account_merchant[ledger.entry_account]
+    ).all()
+    protected = np.array([code in PROTECTED for code in CODES])[ledger.account_code][ledger.entry_account]
+    assert (ledger.entry_balance[protected] >= 0).all()
+    debit = np.array([code in DEBIT_NORMAL for code in CODES])[ledger.account_code]
+    balance = np.where(debit, 1, -1) * (ledger.account_debits - ledger.account_credits)
+    last = np.zeros(len(balance), np.int64)
+    last[ledger.entry_account] = ledger.entry_balance  # entries come in order: the last one stays
+    assert (last == balance).all()
+
+
+def test_clearing_accounts_hold_what_is_open(business: Business) -> None:
+    ledger, refunds, disputes = business.ledger, business.refunds, business.disputes
+
+    def held(code: str) -> int:
+        rows = ledger.account_code == CODES.index(code)
+        return int((ledger.account_credits - ledger.account_debits)[rows].sum())
+
+    assert held("refund_clearing") == refunds.amount[refunds.status == REFUND_PENDING].sum() > 0
+    is_open = (disputes.taken >= 0) & (disputes.closed < 0)
+    assert held("dispute_clearing") == disputes.amount[is_open].sum() > 0
+    assert held("transfer_clearing") == 0
+
+
+def test_every_kind_of_posting_happens(business: Business) -> None:
+    assert set(np.unique(business.ledger.transaction_kind)) == set(range(len(KINDS)))
+    assert set(np.unique(business.ledger.account_code)) == set(range(len(CODES)))
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ def shape(connection: psycopg.Connection) -> list[tuple[object, ...]]:
         """
         select n.nspname, c.conrelid::regclass::text, c.conname, pg_get_constraintdef(c.oid), c.convalidated::text
         from pg_constraint as c inner join pg_namespace as n on c.connamespace = n.oid
-        where n.nspname in ('core', 'ledger', 'identity', 'vault')
+        where n.nspname in ('core', 'ledger', 'identity', 'vault', 'ops')
         union all
         select n.nspname, r.relname, t.tgname, pg_get_triggerdef(t.oid), t.tgenabled::text
         from pg_trigger as t
         inner join pg_class as r on t.tgrelid = r.oid
         inner join pg_namespace as n on r.relnamespace = n.oid
-        where n.nspname in ('core', 'ledger', 'identity', 'vault') and not t.tgisinternal
+        where n.nspname in ('core', 'ledger', 'identity', 'vault', 'ops') and not t.tgisinternal
         order by 1, 2, 3
         """
     ).fetchall()
@@ -35,21 +35,27 @@ def copy_out(connection: psycopg.Connection) -> Tables:
     """Return every filled table but the reference data as COPY text, in an order that foreign keys would refuse."""
     names = connection.execute(
         """
-        select schemaname, tablename from pg_tables
-        where schemaname in ('core', 'ledger') and tablename not in ('currencies', 'countries', 'merchant_categories')
+        select n.nspname, c.relname
+        from pg_class as c inner join pg_namespace as n on c.relnamespace = n.oid
+        where n.nspname in ('core', 'ledger')
+            and c.relkind in ('r', 'p')
+            and not c.relispartition
+            and c.relname not in ('currencies', 'countries', 'merchant_categories', 'account_codes')
         order by 1 desc, 2 desc
         """
     ).fetchall()
     tables: Tables = {}
     for schema, table in names:
-        with connection.cursor().copy(sql.SQL("copy {} to stdout").format(sql.Identifier(schema, table))) as copy:
+        with connection.cursor().copy(
+            sql.SQL("copy (select * from {}) to stdout").format(sql.Identifier(schema, table))
+        ) as copy:
             tables[schema, table] = b"".join(bytes(block) for block in copy)
     return tables
 
 
 def load(connection: psycopg.Connection, tables: Tables, then: str = "select") -> None:
     """Load tables in bulk, with one more statement before the load ends."""
-    with bulk_load(connection):
+    with bulk_load(connection, "a busy day"):
         copy_in(connection, tables)
         connection.execute(then.encode())
 

@@ -12,7 +12,7 @@ from psycopg import Connection, errors, sql
 from payments.errors import UsageError
 from payments.systems.oltp.connection import connect
 
-SCHEMAS = ("core", "ledger", "identity", "vault", "rules")
+SCHEMAS = ("core", "ledger", "identity", "vault", "ops", "rules")
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,15 @@ LEDGER_BALANCES = Invariant(
     """
     select e.ledger_transaction_id || ' ' || e.currency
     from ledger.entries as e
-    group by e.ledger_transaction_id, e.currency
+    group by e.merchant_id, e.ledger_transaction_id, e.currency
     having sum(case e.side when 'D' then e.amount_minor else -e.amount_minor end) <> 0
     union all
     select t.ledger_transaction_id
     from ledger.transactions as t
-    where not exists (select from ledger.entries as e where e.ledger_transaction_id = t.ledger_transaction_id)
+    where not exists (
+        select from ledger.entries as e
+        where e.merchant_id = t.merchant_id and e.ledger_transaction_id = t.ledger_transaction_id
+    )
     """,
 )
 
@@ -210,10 +213,14 @@ BALANCE_TRANSACTIONS = Invariant(
         union all
         select merchant_id, 'refund', refund_id, -amount_minor, 0, currency
         from core.refunds
-        where status = 'succeeded'
+        union all
+        select merchant_id, 'refund_failure', refund_id, amount_minor, 0, currency
+        from core.refunds
+        where status = 'failed'
         union all
         select merchant_id, 'dispute', dispute_id, -amount_minor, fee_minor, currency
         from core.disputes
+        where status not like 'warning%'
         union all
         select merchant_id, 'dispute_reversal', dispute_id, amount_minor, 0, currency
         from core.disputes
@@ -223,7 +230,10 @@ BALANCE_TRANSACTIONS = Invariant(
     select coalesce(e.merchant_id, b.merchant_id) || ' ' || coalesce(e.type, b.type) || ' '
         || coalesce(e.source_id, b.source_id)
     from expected as e
-    full join core.balance_transactions as b
+    full join (
+        select * from core.balance_transactions
+        where type in ('charge', 'refund', 'refund_failure', 'dispute', 'dispute_reversal')
+    ) as b
         on e.merchant_id = b.merchant_id and e.type = b.type and e.source_id = b.source_id
     where
         e.source_id is null
@@ -237,13 +247,14 @@ BALANCE_TRANSACTIONS = Invariant(
 )
 
 POSTINGS = Invariant(
-    "every movement of money is posted once, with the legs that its kind demands",
+    "every movement of a payment is posted once, with the legs that its kind demands",
     """
     with
     movements as (
         select
-            case
-                when b.type = 'dispute_reversal' then 'dispute_won'
+            case b.type
+                when 'dispute_reversal' then 'dispute_won'
+                when 'refund_failure' then 'refund_failed'
                 else b.type
             end as kind,
             b.source_id,
@@ -253,56 +264,69 @@ POSTINGS = Invariant(
             b.fee_minor as fee,
             abs(b.net_minor) as net
         from core.balance_transactions as b
+        where b.type in ('refund', 'refund_failure', 'dispute', 'dispute_reversal')
+        union all
+        select
+            'charge',
+            b.source_id,
+            b.merchant_id,
+            b.currency,
+            b.amount_minor,
+            f.amount_minor,
+            b.amount_minor - f.amount_minor
+        from core.balance_transactions as b
+        inner join core.balance_transaction_fees as f
+            on
+                b.merchant_id = f.merchant_id
+                and b.balance_transaction_id = f.balance_transaction_id
+                and f.type = 'processing_fee'
+        where b.type = 'charge'
         union all
         select 'dispute_lost', d.dispute_id, d.merchant_id, d.currency, d.amount_minor, 0, d.amount_minor
         from core.disputes as d
         where d.status = 'lost'
         union all
         select
-            'settlement',
-            t.source_id,
-            b.merchant_id,
-            b.currency,
-            sum(b.amount_minor),
-            sum(b.fee_minor),
+            'settlement', s.currency || ':' || s.day, s.merchant_id, s.currency, sum(b.amount_minor), sum(b.fee_minor),
             sum(b.net_minor)
-        from core.balance_transactions as b
-        inner join ledger.transactions as t
+        from core.settlements as s
+        inner join core.balance_transactions as b
             on
-                t.kind = 'settlement'
-                and t.source_id
-                = b.merchant_id || ':' || b.currency || ':' || to_char(b.created_at at time zone 'UTC', 'YYYY-MM-DD')
-        where b.type = 'charge'
-        group by t.source_id, b.merchant_id, b.currency
+                s.merchant_id = b.merchant_id
+                and s.currency = b.currency
+                and s.day = (b.created_at at time zone 'UTC')::date
+                and b.type = 'charge'
+        group by s.merchant_id, s.currency, s.day
     ),
 
-    shapes (kind, side, is_platform, code, part) as (
+    shapes (kind, side, code, part) as (
         values
-        ('charge', 'D', true, 'card_receivable', 'amount'),
-        ('charge', 'C', false, 'merchant_pending', 'net'),
-        ('charge', 'C', true, 'fee_revenue', 'fee'),
-        ('settlement', 'D', false, 'merchant_pending', 'net'),
-        ('settlement', 'C', false, 'merchant_available', 'net'),
-        ('settlement', 'D', true, 'bank', 'amount'),
-        ('settlement', 'C', true, 'card_receivable', 'amount'),
-        ('refund', 'D', false, 'merchant_available', 'amount'),
-        ('refund', 'C', true, 'bank', 'amount'),
-        ('dispute', 'D', false, 'merchant_available', 'net'),
-        ('dispute', 'C', true, 'dispute_clearing', 'amount'),
-        ('dispute', 'C', true, 'fee_revenue', 'fee'),
-        ('dispute_won', 'D', true, 'dispute_clearing', 'amount'),
-        ('dispute_won', 'C', false, 'merchant_available', 'amount'),
-        ('dispute_lost', 'D', true, 'dispute_clearing', 'amount'),
-        ('dispute_lost', 'C', true, 'bank', 'amount')
+        ('charge', 'D', 'card_receivable', 'amount'),
+        ('charge', 'C', 'merchant_pending', 'net'),
+        ('charge', 'C', 'fee_revenue', 'fee'),
+        ('settlement', 'D', 'merchant_pending', 'net'),
+        ('settlement', 'C', 'merchant_available', 'net'),
+        ('settlement', 'D', 'bank', 'amount'),
+        ('settlement', 'C', 'card_receivable', 'amount'),
+        ('refund', 'D', 'merchant_available', 'amount'),
+        ('refund', 'C', 'refund_clearing', 'amount'),
+        ('refund_failed', 'C', 'merchant_available', 'amount'),
+        ('dispute', 'D', 'merchant_available', 'net'),
+        ('dispute', 'C', 'dispute_clearing', 'amount'),
+        ('dispute', 'C', 'fee_revenue', 'fee'),
+        ('dispute_won', 'D', 'dispute_clearing', 'amount'),
+        ('dispute_won', 'C', 'merchant_available', 'amount'),
+        ('dispute_lost', 'D', 'dispute_clearing', 'amount'),
+        ('dispute_lost', 'C', 'bank', 'amount')
     ),
 
     expected as (
         select
+            m.merchant_id,
             m.kind,
             m.source_id,
-            concat_ws(
-                ':', case when s.is_platform then 'platform' else m.merchant_id end, s.code, m.currency
-            ) as account,
+            s.code,
+            m.currency,
             s.side,
             case s.part when 'amount' then m.amount when 'fee' then m.fee else m.net end as amount
         from movements as m
@@ -310,23 +334,29 @@ POSTINGS = Invariant(
     ),
 
     posted as (
-        select t.kind, t.source_id, e.ledger_account_id as account, e.side, e.amount_minor as amount
+        select t.merchant_id, t.kind, t.source_id, a.code, e.currency, e.side, sum(e.amount_minor) as amount
         from ledger.entries as e
-        inner join ledger.transactions as t on e.ledger_transaction_id = t.ledger_transaction_id
+        inner join ledger.transactions as t
+            on e.merchant_id = t.merchant_id and e.ledger_transaction_id = t.ledger_transaction_id
+        inner join ledger.accounts as a on e.merchant_id = a.merchant_id and e.ledger_account_id = a.ledger_account_id
+        where exists (select from shapes as s where s.kind = t.kind)
+            -- The money of a failed refund comes back from wherever it was.
+            and (t.kind <> 'refund_failed' or a.code = 'merchant_available')
+        group by t.merchant_id, t.kind, t.source_id, a.code, e.currency, e.side
     ),
 
     differences as (
-        select kind, source_id
+        select merchant_id, kind, source_id
         from (
-            select kind, source_id, account, side, amount, 1 as expected from expected where amount <> 0
+            select *, 1 as expected from expected where amount <> 0
             union all
-            select kind, source_id, account, side, amount, -1 from posted
+            select *, -1 from posted
         ) as both_sides
-        group by kind, source_id, account, side, amount
+        group by merchant_id, kind, source_id, code, currency, side, amount
         having sum(expected) <> 0
     )
 
-    select distinct kind || ' ' || source_id from differences
+    select distinct merchant_id || ' ' || kind || ' ' || source_id from differences
     """,
 )
 
@@ -337,7 +367,7 @@ MERCHANT_TOTALS = Invariant(
     owned as (
         select a.merchant_id, a.currency, sum(a.credits_posted_minor - a.debits_posted_minor) as minor
         from ledger.accounts as a
-        where a.merchant_id is not null
+        where a.code in ('merchant_pending', 'merchant_available')
         group by a.merchant_id, a.currency
     ),
 
