@@ -8,11 +8,12 @@ entries as (
 
 final as (
     select
+        merchant_id,
         ledger_transaction_id,
         currency,
         sum(signed_amount_minor) as difference_minor
     from entries
-    group by ledger_transaction_id, currency
+    group by merchant_id, ledger_transaction_id, currency
     having sum(signed_amount_minor) <> 0
 )
 

@@ -83,9 +83,11 @@ def _export(batch: Landing, tables: Iterable[Entity]) -> SnapshotPoint:
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read read only")
             connection.execute("set local datestyle = 'ISO'")
+            connection.execute("set local bytea_output = 'hex'")
             row = connection.execute("select transaction_timestamp()").fetchone()
             if row is None:
                 raise AssertionError("no row from transaction_timestamp()")
+            _require_all_rows(connection, tables)
             for entity in tables:
                 _copy(connection, entity, _csv(batch, entity))
         return SnapshotPoint(system_identifier, timeline, lsn, row[0])
@@ -107,10 +109,43 @@ def _position(connection: psycopg.Connection) -> tuple[str, int, int]:
     return row[0], row[1], row[2]
 
 
+def _require_all_rows(connection: psycopg.Connection, tables: Iterable[Entity]) -> None:
+    """Refuse a role that row-level security keeps rows from: a snapshot takes what is absent for deleted."""
+    names = [".".join(_name(entity)) for entity in tables]
+    hidden = connection.execute(
+        """
+        select name
+        from unnest(%s::text[]) as name
+        inner join pg_class as class on to_regclass(name) = class.oid
+        where row_security_active(class.oid) and not exists (
+            select from pg_policy as policy
+            where
+                policy.polrelid = class.oid
+                and policy.polpermissive
+                and policy.polcmd in ('*', 'r')
+                and pg_get_expr(policy.polqual, class.oid) = 'true'
+                and exists (
+                    select from unnest(policy.polroles) as role
+                    where role = 0 or pg_has_role(role, 'usage')
+                )
+        )
+        order by name
+        """,
+        (names,),
+    ).fetchall()
+    if hidden:
+        raise UsageError(
+            f"The operational store shows {connection.info.user} only part of {hidden[0][0]}: "
+            f"grant payments_replication to {connection.info.user}."
+        )
+
+
 def _copy(connection: psycopg.Connection, entity: Entity, path: Path) -> None:
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in entity.column_names)
     # A null is an empty field, an empty text a quoted one.
-    statement = sql.SQL("copy (select {} from {}) to stdout (format csv)").format(columns, _table(entity))
+    statement = sql.SQL("copy (select {} from {}) to stdout (format csv)").format(
+        columns, sql.Identifier(*_name(entity))
+    )
     try:
         with connection.cursor().copy(statement) as copy, path.open("wb") as file:
             for block in copy:
@@ -122,10 +157,11 @@ def _copy(connection: psycopg.Connection, entity: Entity, path: Path) -> None:
         raise UsageError(f"The operational store refuses to be read: {error.diag.message_primary}.") from error
 
 
-def _table(entity: Entity) -> sql.Identifier:
+def _name(entity: Entity) -> tuple[str, str]:
+    """Return schema and table of an entity."""
     if entity.name.startswith("ledger_"):
-        return sql.Identifier("ledger", entity.name.removeprefix("ledger_"))
-    return sql.Identifier("core", entity.name)
+        return "ledger", entity.name.removeprefix("ledger_")
+    return "core", entity.name
 
 
 def _csv(batch: Landing, entity: Entity) -> Path:

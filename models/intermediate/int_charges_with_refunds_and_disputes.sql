@@ -20,6 +20,11 @@ balance_transactions as (
     where not is_deleted
 ),
 
+balance_transaction_fees as (
+    select * from {{ ref('stg_oltp__balance_transaction_fees') }}
+    where not is_deleted
+),
+
 payment_methods as (
     select * from {{ ref('stg_oltp__payment_methods') }}
     where not is_deleted
@@ -42,6 +47,7 @@ refunds_by_charge as (
     group by merchant_id, charge_id
 ),
 
+-- An inquiry (warning_*) is no dispute yet, and a prevented one never becomes one: they move no money, give no label.
 disputes_by_charge as (
     select
         merchant_id,
@@ -50,17 +56,25 @@ disputes_by_charge as (
         cast(sum(case when status = 'won' then 0 else amount_minor end) as bigint) as disputed_amount_minor,
         min(case when reason = 'fraudulent' then created_at end) as fraud_known_at
     from disputes
+    where status not in ('warning_needs_response', 'warning_under_review', 'warning_closed', 'prevented')
     group by merchant_id, charge_id
 ),
 
+-- What the platform took; an application fee goes to another merchant.
 fees_by_charge as (
     select
-        merchant_id,
-        source_id as charge_id,
-        cast(sum(fee_minor) as bigint) as fee_minor
+        balance_transactions.merchant_id,
+        balance_transactions.source_id as charge_id,
+        cast(sum(balance_transaction_fees.amount_minor) as bigint) as fee_minor
     from balance_transactions
-    where type = 'charge'
-    group by merchant_id, source_id
+    inner join balance_transaction_fees
+        on
+            balance_transactions.merchant_id = balance_transaction_fees.merchant_id
+            and balance_transactions.balance_transaction_id = balance_transaction_fees.balance_transaction_id
+    where
+        balance_transactions.type = 'charge'
+        and balance_transaction_fees.type = 'processing_fee'
+    group by balance_transactions.merchant_id, balance_transactions.source_id
 ),
 
 final as (

@@ -33,6 +33,9 @@ final as (
         disputes.currency,
         disputes.status,
         disputes.reason,
+        disputes.status in (
+            'warning_needs_response', 'warning_under_review', 'warning_closed', 'prevented'
+        ) as is_inquiry,
         disputes.amount_minor,
         {{ minor_to_major('disputes.amount_minor', 'currencies.exponent') }} as amount,
         disputes.fee_minor,

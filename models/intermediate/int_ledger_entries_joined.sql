@@ -15,18 +15,24 @@ accounts as (
     where not is_deleted
 ),
 
--- The platform's own accounts belong to the member "platform"; an account that has not landed to the unknown member.
+account_codes as (
+    select * from {{ ref('stg_oltp__ledger_account_codes') }}
+    where not is_deleted
+),
+
+-- Every account is in the book of a merchant; its code tells whether the money is the merchant's or the platform's.
 final as (
     select
-        {{ surrogate_key(['entries.ledger_transaction_id', 'entries.entry_no']) }} as ledger_entry_key,
+        {{ surrogate_key([
+            'entries.merchant_id', 'entries.ledger_transaction_id', 'entries.entry_no'
+        ]) }} as ledger_entry_key,
         entries.ledger_transaction_id,
         entries.entry_no,
-        case
-            when accounts.ledger_account_id is not null then coalesce(accounts.merchant_id, 'platform')
-        end as merchant_id,
+        entries.merchant_id,
         entries.ledger_account_id,
         accounts.code as account_code,
         accounts.normal_side,
+        account_codes.is_merchants,
         transactions.kind,
         transactions.source_id,
         entries.currency,
@@ -39,9 +45,15 @@ final as (
         entries._batch_id
     from entries
     left join transactions
-        on entries.ledger_transaction_id = transactions.ledger_transaction_id
+        on
+            entries.merchant_id = transactions.merchant_id
+            and entries.ledger_transaction_id = transactions.ledger_transaction_id
     left join accounts
-        on entries.ledger_account_id = accounts.ledger_account_id
+        on
+            entries.merchant_id = accounts.merchant_id
+            and entries.ledger_account_id = accounts.ledger_account_id
+    left join account_codes
+        on accounts.code = account_codes.code
 )
 
 select * from final

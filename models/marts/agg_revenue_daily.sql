@@ -11,7 +11,9 @@ refunds as (
 
 disputes as (
     select * from {{ ref('int_disputes_converted') }}
-    where status <> 'won'
+    where
+        status <> 'won'
+        and not is_inquiry
 ),
 
 -- A payment counts on the day it was made, a refund on the day it was given, a dispute on the day it was opened. What a

@@ -37,7 +37,7 @@ mentioned as (
     select
         {{ surrogate_key(['merchant_id']) }} as merchant_key,
         merchant_id,
-        case when merchant_id = 'platform' then 'The platform itself' end as business_name,
+        cast(null as text) as business_name,
         cast(null as text) as mcc,
         cast(null as text) as category_name,
         cast(null as text) as vertical,

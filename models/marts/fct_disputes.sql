@@ -19,7 +19,8 @@ final as (
         currency,
         status,
         reason,
-        status in ('needs_response', 'under_review') as is_open,
+        is_inquiry,
+        status in ('warning_needs_response', 'warning_under_review', 'needs_response', 'under_review') as is_open,
 
         -- times
         opened_at,

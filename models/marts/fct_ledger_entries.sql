@@ -21,6 +21,7 @@ final as (
         kind,
         currency,
         side,
+        is_merchants,
 
         -- times
         posted_at,

@@ -26,11 +26,11 @@ SCORES = Pen(RED.header, 1.6)
 class Inventory:
     """What the live platform holds.
 
-    ``tables`` by schema of the operational store, the document ``collections``, ``landed`` counts of raw entities by
+    ``tables``: how many, by area of the operational store, the document ``collections``, ``landed`` counts of raw entities by
     source, and the names of dbt ``models`` by layer.
     """
 
-    tables: Mapping[str, Sequence[str]]
+    tables: Mapping[str, int]
     collections: Sequence[str]
     landed: Mapping[str, int]
     models: Mapping[str, Sequence[str]]
@@ -74,7 +74,7 @@ def draw_architecture(inventory: Inventory) -> bytes:
 
 def _subtitle(inventory: Inventory) -> str:
     models = sum(len(names) for names in inventory.models.values())
-    tables = sum(len(names) for names in inventory.tables.values())
+    tables = sum(inventory.tables.values())
     return (
         f"{tables} operational tables and {len(inventory.collections)} document collections; "
         f"{sum(inventory.landed.values())} entities land, identity and keys never do; "
@@ -84,7 +84,7 @@ def _subtitle(inventory: Inventory) -> str:
 
 def _columns(inventory: Inventory) -> list[tuple[float, list[Card]]]:
     """Return the least width and the cards of each column, from left to right and from top to bottom."""
-    tables = [line for schema, names in inventory.tables.items() for line in (f"#{schema}", *names)]
+    tables = [f"{area.lower()}: {_count(count, 'table', 'tables')}" for area, count in inventory.tables.items()]
     sources = _by_source(inventory.models.get("staging", ()))
     raw = [f"{source}: {_count(count, 'entity', 'entities')}" for source, count in inventory.landed.items()]
     return [

@@ -7,7 +7,7 @@ import psycopg
 
 from payments.diagrams.model import Column, Entity, Reference
 
-SCHEMAS = ("core", "ledger", "identity", "vault")
+SCHEMAS = ("core", "ledger", "identity", "vault", "ops", "rules", "simulation")
 
 _COLUMNS = """
     select
@@ -52,6 +52,8 @@ _KEYS = """
         namespace.nspname = any(%(schemas)s)
         and constraints.contype in ('p', 'f')
         and not class.relispartition
+        -- A key to a partitioned table has a twin for each of its partitions.
+        and constraints.conparentid = 0
     group by
         constraints.oid, namespace.nspname, class.relname, constraints.contype, constraints.conname,
         target_namespace.nspname, target.relname

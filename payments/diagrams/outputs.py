@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from payments.diagrams.architecture import Inventory, draw_architecture
+from payments.diagrams.areas import AREAS, NEIGHBOURS, Area, area_of, entities_of, index_of, map_of, named_in
 from payments.diagrams.bus_matrix import draw_bus_matrix
-from payments.diagrams.catalogue import SCHEMAS, read_catalogue
+from payments.diagrams.catalogue import read_catalogue
 from payments.diagrams.document_model import other_stores, read_collections
 from payments.diagrams.erd import Style, draw_erd
 from payments.diagrams.manifest import load_manifest, models_of_layer, read_marts
 from payments.diagrams.model import Entity
-from payments.diagrams.themes import AMBER, BLUE, GREEN, PURPLE, RED
+from payments.diagrams.themes import AMBER, BLUE, GREEN, GREY
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
 from payments.systems.documents.collections import collection_definitions
@@ -22,19 +23,19 @@ MANIFEST = PROJECT_ROOT / "target" / "manifest.json"
 FOLDER = PROJECT_ROOT / "docs" / "generated"
 OVERVIEW = PROJECT_ROOT / "models" / "overview.md"
 LAYERS = ("staging", "intermediate", "marts", "features")
-START, END = "[//]: # (bus matrix: generated)", "[//]: # (end of the bus matrix)"  # comments that no page shows
+# Comments that no page shows.
+BUS_MATRIX = ("[//]: # (bus matrix: generated)", "[//]: # (end of the bus matrix)")
+AREA_INDEX = ("[//]: # (areas: generated)", "[//]: # (end of the areas)")
 
-OLTP_STYLE = Style(
+OLTP_MAP_STYLE = Style(
     title="Operational store",
-    subtitle="PostgreSQL, drawn from its live catalogue. Money in core and ledger; identity and keys apart.",
-    themes={"core": BLUE, "ledger": GREEN, "identity": RED, "vault": PURPLE},
-    group_titles={
-        "core": "core: payments",
-        "ledger": "ledger: double entry",
-        "identity": "identity: encrypted",
-        "vault": "vault: keys",
-    },
-    codes=frozenset({"core.currencies", "core.countries", "core.merchant_categories"}),
+    subtitle=(
+        "PostgreSQL, drawn from its live catalogue: every table by area, and the foreign keys that lead from area to area. "
+        "Merchants and codes, which nearly every table refers to, without lines."
+    ),
+    themes={area.name: area.theme for area in AREAS},
+    group_titles={},
+    foreign_key="refers to another area",
 )
 
 STAR_STYLE = Style(
@@ -86,12 +87,15 @@ def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
     matrix = draw_bus_matrix(marts)
     return {
         FOLDER / "architecture.svg": draw_architecture(take_inventory(tables, documents, manifest)),
-        FOLDER / "oltp_erd.svg": draw_erd(tables, OLTP_STYLE),
+        FOLDER / "oltp_erd.svg": draw_erd(map_of(tables), OLTP_MAP_STYLE),
+        **{FOLDER / f"oltp_{area.name}.svg": draw_area(area, tables) for area in AREAS},
         FOLDER / "document_model.svg": draw_erd(documents, _document_style(documents)),
         FOLDER / "payments_star.svg": draw_erd(star(marts, "fct_payments"), STAR_STYLE),
         FOLDER / "warehouse_erd.svg": draw_erd(marts, _warehouse_style(marts)),
         FOLDER / "bus_matrix.md": f"# Bus matrix\n\nFacts by the dimensions they refer to.\n\n{matrix}".encode(),
-        OVERVIEW: with_bus_matrix(OVERVIEW.read_text(encoding="utf-8"), matrix).encode(),
+        OVERVIEW: with_section(
+            with_section(OVERVIEW.read_text(encoding="utf-8"), BUS_MATRIX, matrix), AREA_INDEX, index_of(tables)
+        ).encode(),
     }
 
 
@@ -99,10 +103,7 @@ def take_inventory(tables: list[Entity], documents: list[Entity], manifest: dict
     """Return the names and counts that the architecture diagram shows."""
     sources = Counter(source["source_name"] for source in manifest["sources"].values())
     return Inventory(
-        tables={
-            schema: [entity.name.removeprefix(f"{schema}.") for entity in tables if entity.group == schema]
-            for schema in SCHEMAS
-        },
+        tables=Counter(area_of(entity.name).title for entity in tables),
         collections=[entity.name for entity in documents],
         # The platform's own tables tell of the landing; nothing lands in them.
         landed={source: count for source, count in sorted(sources.items()) if source != "platform"},
@@ -118,17 +119,31 @@ def star(marts: list[Entity], fact: str) -> list[Entity]:
     return [*rays, centre]
 
 
-def with_bus_matrix(text: str, matrix: str) -> str:
-    """Return ``text`` with the table between its two markers replaced.
+def draw_area(area: Area, tables: list[Entity]) -> bytes:
+    """Return the diagram of one area of the operational store."""
+    style = Style(
+        title=f"Operational store: {area.title.lower()}",
+        subtitle=area.purpose,
+        themes={area.name: area.theme, NEIGHBOURS: GREY},
+        group_titles={area.name: area.title, NEIGHBOURS: "in other areas"},
+        codes=named_in(area),
+        tags=True,
+        left=NEIGHBOURS,
+    )
+    return draw_erd(entities_of(area, tables), style)
+
+
+def with_section(text: str, markers: tuple[str, str], section: str) -> str:
+    """Return ``text`` with what stands between two markers replaced.
 
     Raises:
         UsageError: the markers are not there.
     """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
+    before, start, rest = text.partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not start or not end:
-        raise UsageError(f"{OVERVIEW.name} lacks its markers: put {START} and {END} where the table belongs")
-    return f"{before}{start}\n\n{matrix}\n{end}{after}"
+        raise UsageError(f"{OVERVIEW.name} lacks its markers: put {' and '.join(markers)} where the section belongs")
+    return f"{before}{start}\n\n{section}\n{end}{after}"
 
 
 def _warehouse_style(marts: list[Entity]) -> Style:

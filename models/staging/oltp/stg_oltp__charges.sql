@@ -27,6 +27,7 @@ final as (
         ip_network_token,
         device_type,
         anomaly_score,
+        version,
 
         -- amounts
         amount_minor,
@@ -38,6 +39,7 @@ final as (
         _op = 'd' as is_deleted,
 
         -- times
+        captured_at,
         created_at,
         updated_at,
 

@@ -20,6 +20,7 @@ final as (
         country,
         city,
         email_domain,
+        version,
 
         -- flags
         has_marketing_consent,

@@ -19,6 +19,7 @@ final as (
         currency,
         status,
         reason,
+        version,
 
         -- amounts
         amount_minor,
@@ -28,6 +29,7 @@ final as (
         _op = 'd' as is_deleted,
 
         -- times
+        evidence_due_at,
         closed_at,
         created_at,
         updated_at,

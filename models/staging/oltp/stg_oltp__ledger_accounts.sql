@@ -11,20 +11,24 @@ latest as (
 final as (
     select
         -- ids
-        ledger_account_id,
         merchant_id,
+        ledger_account_id,
 
         -- properties
         code,
         currency,
+        bucket,
         normal_side,
         entry_count,
 
         -- amounts
         debits_posted_minor,
         credits_posted_minor,
+        debits_pending_minor,
+        credits_pending_minor,
 
         -- flags
+        is_protected,
         _op = 'd' as is_deleted,
 
         -- times

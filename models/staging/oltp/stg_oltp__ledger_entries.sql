@@ -11,6 +11,7 @@ latest as (
 final as (
     select
         -- ids
+        merchant_id,
         ledger_transaction_id,
         entry_no,
         ledger_account_id,

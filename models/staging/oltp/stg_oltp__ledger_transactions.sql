@@ -11,6 +11,7 @@ latest as (
 final as (
     select
         -- ids
+        merchant_id,
         ledger_transaction_id,
         source_id,
 
@@ -22,6 +23,7 @@ final as (
 
         -- times
         posted_at,
+        recorded_at,
 
         -- lineage
         _position,

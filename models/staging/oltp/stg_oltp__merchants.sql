@@ -19,7 +19,9 @@ final as (
         country,
         default_currency,
         status,
+        ledger_buckets,
         fee_basis_points,
+        version,
 
         -- amounts
         fee_fixed_minor,

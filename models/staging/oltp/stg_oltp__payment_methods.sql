@@ -24,6 +24,7 @@ final as (
         funding,
         issuer_country,
         fingerprint,
+        version,
 
         -- flags
         _op = 'd' as is_deleted,

@@ -18,7 +18,9 @@ final as (
         -- properties
         currency,
         status,
+        failure_reason,
         reason,
+        version,
 
         -- amounts
         amount_minor,

@@ -97,7 +97,7 @@ grant select on ops.outbox to payments_replication, payments_operator;
 grant select on ops.audit_log to payments_auditor, payments_operator;
 grant select on ops.idempotency_keys to payments_operator;
 
-grant select on ledger.seals to payments_auditor, payments_operator;
+grant select on ledger.seals to payments_replication, payments_auditor, payments_operator;
 grant execute on function ledger.broken_seals, ledger.content_of, ledger.seal_hash to payments_auditor, payments_operator;
 grant execute on function ledger.trial_balance to payments_analyst, payments_auditor, payments_operator;
 grant execute on function ledger.account_id to payments_analyst, payments_auditor, payments_operator;
