@@ -313,13 +313,19 @@ class _Client:
 
 def _call(connection: Connection, key: str, request: Request) -> dict[str, Any]:
     """Do one request in a transaction of its own, in one round trip, and return the response."""
-    with connection.pipeline(), connection.transaction():
-        connection.execute("select set_config('app.merchant_id', %s, true)", (request.merchant_id,))
-        answer = connection.execute(
-            "select api.call(%s, %s, %s, %s)",
-            (request.merchant_id, key, request.operation, Jsonb(request.parameters)),
-        )
-    row = answer.fetchone()
+    row = connection.execute(
+        """
+        with acting as materialized (select set_config('app.merchant_id', %(merchant)s, true))
+
+        select api.call(%(merchant)s, %(key)s, %(operation)s, %(parameters)s) from acting
+        """,
+        {
+            "merchant": request.merchant_id,
+            "key": key,
+            "operation": request.operation,
+            "parameters": Jsonb(request.parameters),
+        },
+    ).fetchone()
     assert row is not None  # noqa: S101 (a function gives one row)
     response: dict[str, Any] = row[0]
     return response
