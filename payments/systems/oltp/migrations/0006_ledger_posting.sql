@@ -500,7 +500,10 @@ begin
         raise exception 'a period is closed by its first day, after its end: % cannot be', p_period
             using errcode = 'check_violation';
     end if;
-    perform pg_advisory_xact_lock(5432002, p_period - date '2000-01-01');
+    -- Tried until it is free: postings that queued behind a lock that waits could wait for each other.
+    while not pg_try_advisory_xact_lock(5432002, p_period - date '2000-01-01') loop
+        perform pg_sleep(0.01);
+    end loop;
     insert into ledger.closed_periods (period) values (p_period) on conflict do nothing;
     if found then
         call ops.record(null, 'ledger.closed_periods', 'close period', p_period::text, '{}');
