@@ -100,6 +100,28 @@ def simulate(
     _print_table("Simulated", ["store", "table", "rows"], [list(row) for row in report.rows()])
 
 
+@app.command()
+def traffic(
+    tps: Annotated[float, typer.Option(min=0, help="Requests a second; 0 is as fast as possible.")] = 100,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long.")] = 10,
+    clients: Annotated[int, typer.Option(min=1, max=64, help="Connections.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of what is asked for.")] = 7,
+) -> None:
+    """Call the operational store as applications do; exit 1 when a repeated request got another answer."""
+    from payments.simulation.traffic import run_traffic
+
+    report = run_traffic(tps=tps, seconds=seconds, clients=clients, seed=seed)
+    rows: list[list[object]] = [
+        [operation, f"{answers:,}", f"{rate:,.1f}", *(f"{ms:.1f}" for ms in milliseconds)]
+        for operation, answers, rate, *milliseconds in report.rows()
+    ]
+    _print_table("Traffic", ["operation", "answers", "answers/s", "p50 ms", "p95 ms", "p99 ms"], rows)
+    console.print(", ".join(f"{count:,} {what}" for what, count in report.counts.items()), highlight=False)
+    for line in [*report.differing, *report.errors[:5]]:
+        console.print(line, style="red", markup=False)
+    _exit_unless(not report.differing and not report.errors)
+
+
 @land_app.callback(invoke_without_command=True)
 def land(context: typer.Context) -> None:
     """Land PostgreSQL (one consistent snapshot) and the document collections."""

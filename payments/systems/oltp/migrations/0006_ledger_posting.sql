@@ -61,10 +61,7 @@ declare
     v_unbalanced text;
 begin
     select e.ledger_transaction_id into v_unbalanced
-    from ledger.entries as e
-    where (e.merchant_id, e.ledger_transaction_id) in (
-        select n.merchant_id, n.ledger_transaction_id from new_entries as n
-    )
+    from new_entries as e
     group by e.merchant_id, e.ledger_transaction_id, e.currency
     having sum(case e.side when 'D' then e.amount_minor else -e.amount_minor end) <> 0
     limit 1;
@@ -122,7 +119,7 @@ create function ledger.account_id(p_merchant_id text, p_code text, p_currency te
 language sql
 immutable
 parallel safe
-return p_merchant_id || ':' || p_code || ':' || p_currency || case when p_bucket > 0 then ':' || p_bucket else '' end;
+return p_merchant_id || ':' || p_code || ':' || p_currency || case when p_bucket > 0 then ':' || p_bucket::text else '' end;
 comment on function ledger.account_id is 'The natural id of a ledger account.';
 
 create function ledger.bucket_of(p_merchant_id text, p_key text) returns smallint
@@ -142,23 +139,6 @@ immutable
 parallel safe
 return date_trunc('month', p_moment at time zone 'UTC')::date;
 comment on function ledger.period_of is 'The accounting period of a moment: the first day of its month (UTC).';
-
-create procedure ledger.require_open(p_posted_at timestamptz)
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_period date := ledger.period_of(p_posted_at);
-begin
-    -- Shared by postings, exclusive for closing: a period cannot close under a posting that has checked it.
-    perform pg_advisory_xact_lock_shared(5432002, v_period - date '2000-01-01');
-    if exists (select from ledger.closed_periods as p where p.period = v_period) then
-        raise exception 'the accounting period % is closed', to_char(v_period, 'YYYY-MM')
-            using errcode = 'check_violation';
-    end if;
-end
-$$;
-comment on procedure ledger.require_open is 'Refuses a moment in a closed accounting period.';
 
 -- Accounts are locked in the order of their ids, always: two postings that share accounts wait for each other, never for
 -- ever. An operation that posts more than once locks all accounts of all its postings first.
@@ -222,22 +202,38 @@ declare
     v_transaction_id text := 'lt_' || left(
         encode(sha256(convert_to(p_merchant_id || ':' || p_kind || ':' || p_source_id, 'UTF8')), 'hex'), 32
     );
-    v_default_bucket smallint := ledger.bucket_of(p_merchant_id, coalesce(p_bucket_key, p_source_id));
+    v_period date := ledger.period_of(p_posted_at);
     v_legs ledger.leg [];
+    v_account_ids text [];
+    v_is_complete boolean;
 begin
-    call ledger.require_open(p_posted_at);
+    -- Shared by postings, exclusive for closing: a period cannot close under a posting that has checked it.
+    perform pg_advisory_xact_lock_shared(5432002, v_period - date '2000-01-01');
+    if exists (select from ledger.closed_periods as p where p.period = v_period) then
+        raise exception 'the accounting period % is closed', to_char(v_period, 'YYYY-MM')
+            using errcode = 'check_violation';
+    end if;
 
-    select array_agg(
-        (
-            l.code,
-            l.currency,
-            l.side,
-            l.amount_minor,
-            coalesce(l.bucket, case when c.is_spread then v_default_bucket else 0 end)
-        )::ledger.leg order by l.n
-    ) into v_legs
+    select
+        array_agg((l.code, l.currency, l.side, l.amount_minor, b.bucket)::ledger.leg order by l.n),
+        array_agg(a.ledger_account_id),
+        bool_and(a.ledger_account_id is not null)
+    into v_legs, v_account_ids, v_is_complete
     from unnest(p_legs) with ordinality as l (code, currency, side, amount_minor, bucket, n)
     left join ledger.account_codes as c on l.code = c.code
+    cross join lateral (
+        select
+            coalesce(
+                l.bucket,
+                case
+                    when c.is_spread then ledger.bucket_of(p_merchant_id, coalesce(p_bucket_key, p_source_id)) else 0
+                end
+            ) as bucket
+    ) as b
+    left join ledger.accounts as a
+        on
+            a.merchant_id = p_merchant_id
+            and ledger.account_id(p_merchant_id, l.code, l.currency, b.bucket) = a.ledger_account_id
     where l.amount_minor is distinct from 0;
 
     insert into ledger.transactions (merchant_id, ledger_transaction_id, kind, source_id, posted_at)
@@ -277,12 +273,54 @@ begin
         return v_transaction_id;
     end if;
 
-    perform ledger.lock_accounts(
-        array(select p_merchant_id from unnest(v_legs) as l),
-        array(select l.code from unnest(v_legs) as l),
-        array(select l.currency::text from unnest(v_legs) as l),
-        array(select l.bucket::integer from unnest(v_legs) as l)
-    );
+    if v_is_complete then
+        perform from ledger.accounts as a
+        where a.merchant_id = p_merchant_id and a.ledger_account_id = any(v_account_ids)
+        order by a.ledger_account_id
+        for no key update;
+    else
+        perform ledger.lock_accounts(
+            array(select p_merchant_id from unnest(v_legs) as l),
+            array(select l.code from unnest(v_legs) as l),
+            array(select l.currency::text from unnest(v_legs) as l),
+            array(select l.bucket::integer from unnest(v_legs) as l)
+        );
+    end if;
+
+    with
+    legs as (
+        select
+            l.n,
+            l.currency,
+            l.side,
+            l.amount_minor,
+            ledger.account_id(p_merchant_id, l.code, l.currency, l.bucket) as ledger_account_id
+        from unnest(v_legs) with ordinality as l (code, currency, side, amount_minor, bucket, n)
+    ),
+
+    moved as (
+        update ledger.accounts as a
+        set
+            debits_posted_minor = a.debits_posted_minor + m.debits,
+            credits_posted_minor = a.credits_posted_minor + m.credits,
+            entry_count = a.entry_count + m.entries
+        from (
+            select
+                l.ledger_account_id,
+                coalesce(sum(l.amount_minor) filter (where l.side = 'D'), 0) as debits,
+                coalesce(sum(l.amount_minor) filter (where l.side = 'C'), 0) as credits,
+                count(*) as entries
+            from legs as l
+            group by l.ledger_account_id
+        ) as m
+        where a.merchant_id = p_merchant_id and a.ledger_account_id = m.ledger_account_id
+        returning
+            a.ledger_account_id,
+            a.normal_side,
+            a.entry_count - m.entries as entries_before,
+            case a.normal_side when 'D' then 1 else -1 end
+            * ((a.debits_posted_minor - m.debits) - (a.credits_posted_minor - m.credits)) as balance_before
+    )
 
     insert into ledger.entries (
         merchant_id,
@@ -300,36 +338,17 @@ begin
         p_merchant_id,
         v_transaction_id,
         l.n,
-        a.ledger_account_id,
+        m.ledger_account_id,
         l.currency,
         l.side,
         l.amount_minor,
-        a.entry_count + row_number() over in_account,
-        case a.normal_side when 'D' then 1 else -1 end * (a.debits_posted_minor - a.credits_posted_minor)
-        + sum(case when l.side = a.normal_side then l.amount_minor else -l.amount_minor end) over in_account,
+        m.entries_before + row_number() over in_account,
+        m.balance_before
+        + sum(case when l.side = m.normal_side then l.amount_minor else -l.amount_minor end) over in_account,
         p_posted_at
-    from unnest(v_legs) with ordinality as l (code, currency, side, amount_minor, bucket, n)
-    inner join ledger.accounts as a
-        on
-            a.merchant_id = p_merchant_id
-            and ledger.account_id(p_merchant_id, l.code, l.currency, l.bucket) = a.ledger_account_id
-    window in_account as (partition by a.ledger_account_id order by l.n);
-
-    update ledger.accounts as a
-    set
-        debits_posted_minor = a.debits_posted_minor + moved.debits,
-        credits_posted_minor = a.credits_posted_minor + moved.credits,
-        entry_count = a.entry_count + moved.entries
-    from (
-        select
-            ledger.account_id(p_merchant_id, l.code, l.currency, l.bucket) as ledger_account_id,
-            coalesce(sum(l.amount_minor) filter (where l.side = 'D'), 0) as debits,
-            coalesce(sum(l.amount_minor) filter (where l.side = 'C'), 0) as credits,
-            count(*) as entries
-        from unnest(v_legs) as l
-        group by 1
-    ) as moved
-    where a.merchant_id = p_merchant_id and a.ledger_account_id = moved.ledger_account_id;
+    from legs as l
+    inner join moved as m on l.ledger_account_id = m.ledger_account_id
+    window in_account as (partition by m.ledger_account_id order by l.n);
 
     return v_transaction_id;
 end

@@ -108,7 +108,17 @@ begin
         where n.key not in ('version', 'updated_at');
     end if;
     -- Of a new row the key is enough: what it was is what the row is, less the changes recorded since.
-    call ops.record(new.merchant_id, tg_argv[0], lower(tg_op), v_new ->> tg_argv[1], v_changes);
+    insert into ops.audit_log (actor, reason, request_id, merchant_id, table_name, operation, row_key, changes)
+    values (
+        ops.current_actor(),
+        nullif(current_setting('app.reason', true), ''),
+        nullif(current_setting('app.request_id', true), ''),
+        new.merchant_id,
+        tg_argv[0],
+        lower(tg_op),
+        v_new ->> tg_argv[1],
+        v_changes
+    );
     return null;
 end
 $$;
@@ -153,20 +163,17 @@ $$;
 create function ops.emit(
     p_merchant_id text, p_event_type text, p_object_id text, p_object_version bigint, p_payload jsonb
 ) returns text
-language sql
+language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_event_id text := 'evt_' || replace(gen_random_uuid()::text, '-', '');
+begin
     insert into ops.outbox (merchant_id, event_id, event_type, object_id, object_version, payload)
-    values (
-        p_merchant_id,
-        'evt_' || replace(gen_random_uuid()::text, '-', ''),
-        p_event_type,
-        p_object_id,
-        p_object_version,
-        p_payload
-    )
-    returning event_id
+    values (p_merchant_id, v_event_id, p_event_type, p_object_id, p_object_version, p_payload);
+    return v_event_id;
+end
 $$;
 comment on function ops.emit is 'Writes one event into the outbox.';
 

@@ -451,18 +451,26 @@ comment on function core.confirm_payment_intent is
 'the charge succeeds with its balance transaction and posting, or is authorized where capture is manual.';
 
 create function core.emit_charge(p_merchant_id text, p_charge_id text) returns text
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-    select ops.emit(
-        p_merchant_id,
-        'charge.' || case when c.status = 'succeeded' and c.amount_refunded_minor > 0 then 'refunded' else c.status end,
-        p_charge_id,
-        c.version,
-        to_jsonb(c)
-    )
+declare
+    v_charge core.charges;
+begin
+    select * into strict v_charge
     from core.charges as c
-    where c.merchant_id = p_merchant_id and c.charge_id = p_charge_id
+    where c.merchant_id = p_merchant_id and c.charge_id = p_charge_id;
+    return ops.emit(
+        p_merchant_id,
+        'charge.' || case
+            when v_charge.status = 'succeeded' and v_charge.amount_refunded_minor > 0 then 'refunded'
+            else v_charge.status
+        end,
+        p_charge_id,
+        v_charge.version,
+        to_jsonb(v_charge)
+    );
+end
 $$;
 comment on function core.emit_charge is 'Tells other systems how a charge stands.';
 

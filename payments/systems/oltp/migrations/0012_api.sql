@@ -127,6 +127,9 @@ create function api.call(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- Every statement behind this door finds its rows by key: plan it once, by index, however few rows there were at that time.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     -- jsonb has one text for equal values, whatever the order of keys and the spacing were.
