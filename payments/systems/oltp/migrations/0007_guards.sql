@@ -76,6 +76,7 @@ comment on function rules.guard_update is 'Counts the version up at every update
 
 create function rules.require_legal_transition() returns trigger
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -130,6 +131,11 @@ begin
     end loop;
 end
 $$;
+
+call ledger.protect('identity.customers', 'delete');
+call ledger.protect('core.early_fraud_warnings', 'delete');
+call ledger.protect('core.discounts', 'delete');
+call ledger.protect('core.invoice_lines', 'delete');
 
 create function core.guard_refund() returns trigger
 language plpgsql

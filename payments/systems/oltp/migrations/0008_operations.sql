@@ -43,6 +43,7 @@ create table ops.audit_log (
     audit_id bigint generated always as identity,
     at timestamptz not null default clock_timestamp(),
     actor text not null,
+    login text not null default session_user,
     reason text,
     request_id text,
     merchant_id text,
@@ -55,6 +56,7 @@ create table ops.audit_log (
 ) partition by range (at);
 create table ops.audit_log_default partition of ops.audit_log default;
 comment on table ops.audit_log is 'One row a change: who, when, what (each changed column with its old and new value), why. Partitioned by month.';
+comment on column ops.audit_log.login is 'The role that logged in; actor is whom the setting app.actor named, else the same.';
 create index audit_log_by_row on ops.audit_log (merchant_id, table_name, row_key, at desc);
 call ledger.protect('ops.audit_log', 'update or delete');
 

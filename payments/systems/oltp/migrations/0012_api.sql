@@ -137,7 +137,7 @@ declare
     v_known ops.idempotency_keys;
     v_response jsonb;
 begin
-    if p_merchant_id is distinct from ops.current_merchant() then
+    if p_merchant_id is null or p_merchant_id is distinct from ops.current_merchant() then
         raise exception 'this session may not act for that merchant' using errcode = 'insufficient_privilege';
     end if;
     if p_idempotency_key is null then

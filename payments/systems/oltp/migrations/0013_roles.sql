@@ -20,6 +20,18 @@ begin
 end
 $$;
 
+-- Nobody gets in by being somebody: no connection, no temporary objects, and no function, of today or of a later migration.
+do $$
+begin
+    execute format('revoke all on database %I from public', current_database());
+    execute format(
+        'grant connect on database %I to '
+        'payments_app, payments_replication, payments_analyst, payments_auditor, payments_operator',
+        current_database()
+    );
+end
+$$;
+alter default privileges revoke execute on routines from public;
 revoke all on schema public from public;
 revoke all on all functions in schema core, ledger, ops, rules, api from public;
 revoke all on all procedures in schema core, ledger, ops, rules, api from public;
@@ -80,6 +92,11 @@ to payments_app;
 grant insert on core.early_fraud_warnings to payments_app;
 grant select, insert on identity.customers to payments_app;
 grant select, insert on vault.subjects to payments_app;
+-- A person belongs to no merchant, but its key is read only by a merchant that it is a customer of.
+alter table vault.subjects enable row level security;
+create policy of_merchant on vault.subjects for select to payments_app
+using (exists (select from identity.customers as c where c.subject_id = subjects.subject_id));
+create policy of_newcomer on vault.subjects for insert to payments_app with check (wrapped_key is not null);
 grant select on ops.outbox to payments_app;
 grant execute on function api.call, ops.current_merchant, core.new_id to payments_app;
 
