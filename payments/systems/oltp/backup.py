@@ -130,13 +130,10 @@ def restore(to: datetime | None = None) -> Restored:
         roles = replace(read_roles(primary.folder), abandoned=(*roles.abandoned, left))
         current = nodes.become_primary(primary, name, roles)
         nodes.start_primary(current)
-        return Restored(
-            chosen,
-            wal.timeline_of(current),
-            last_commit,
-            time.monotonic() - began,
-            str(primary.data) if primary.data.exists() else None,
-        )
+        seconds = time.monotonic() - began
+        nodes.clear_away(current)
+        set_aside = str(primary.data) if primary.data.exists() else None
+        return Restored(chosen, wal.timeline_of(current), last_commit, seconds, set_aside)
 
 
 def archive_now(connection: Connection, primary: Cluster) -> None:
@@ -227,7 +224,7 @@ def _choose(primary: Cluster, moment: datetime | None, timeline: int) -> Backup:
     known = backups(primary)
     if not known:
         raise UsageError("There is no backup: make one with payments backup before it is needed.")
-    parents = wal.parents_of(primary.archive, timeline)
+    parents = wal.parents_of(primary, timeline)
     usable = [
         one
         for one in known
@@ -276,6 +273,7 @@ def _recover(primary: Cluster, restored: Cluster, moment: datetime | None, timel
     ]
     target = [] if moment is None else [setting("recovery_target_time", moment.isoformat(" "))]
     port = processes.free_port()
+    is_target_reached = moment is not None
     try:
         restored.start(port, [*configuration, *target])
         last_commit = _await_end_of_recovery(restored, port)
@@ -283,12 +281,26 @@ def _recover(primary: Cluster, restored: Cluster, moment: datetime | None, timel
         if _TARGET_BEYOND_END not in _printed(restored):
             raise
         # Nothing was committed after that moment: all there is was before it.
+        is_target_reached = False
         restored.start(port, configuration)
         last_commit = _await_end_of_recovery(restored, port)
     restored.stop()
+    if not is_target_reached:
+        _require_end_of_archive(primary, restored, timeline, last_commit)
     history = f"{wal.timeline_of(restored):08X}.history"
     wal.copy_durably(primary, restored.data / "pg_wal" / history, primary.archive / history)
     return last_commit
+
+
+def _require_end_of_archive(primary: Cluster, restored: Cluster, timeline: int, last_commit: datetime | None) -> None:
+    """Raise a UsageError when a recovery that should have taken all WAL ended at a gap before the last of it."""
+    reached = wal.parents_of(restored, wal.timeline_of(restored))[timeline]
+    newest = wal.newest_archived(primary.archive, timeline)
+    if newest is not None and reached < newest:
+        until = "the backup itself" if last_commit is None else last_commit.isoformat()
+        raise UsageError(
+            f"WAL is missing or damaged in {primary.archive}: the store can be restored to {until} at the latest."
+        )
 
 
 def _await_end_of_recovery(restored: Cluster, port: int) -> datetime | None:

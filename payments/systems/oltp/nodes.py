@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,16 @@ from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.oltp import tls
 from payments.systems.oltp.conf import setting
+from payments.systems.oltp.connection import connect
 from payments.systems.oltp.postgres import REPLICATOR, Cluster, cluster
-from payments.systems.oltp.roles import PARTIAL, Roles, read_roles, rename_durably, write_roles
-from payments.systems.processes import LOOPBACK
+from payments.systems.oltp.roles import PARTIAL, Roles, next_name, read_roles, rename_durably, write_roles
+from payments.systems.processes import LOOPBACK, wait_until
 
 # The name of the standby and of its replication slot, whichever data folder it has.
 REPLICA = "replica"
 # The first version whose logical slots follow a failover.
 FAILOVER_SLOTS_VERSION = 17
+_OPEN_SECONDS = 10
 
 
 def embedded() -> Cluster:
@@ -34,8 +37,7 @@ def embedded() -> Cluster:
 
 def start(primary: Cluster) -> None:
     """Start the primary and its standby, after clearing away what a killed command left half-made."""
-    for left in primary.folder.glob(f"node-*{PARTIAL}"):
-        discard(primary.named(left.name))
+    clear_away(primary)
     start_primary(primary)
     if read_roles(primary.folder).standby is not None:
         start_standby(primary)
@@ -43,9 +45,23 @@ def start(primary: Cluster) -> None:
 
 def start_primary(primary: Cluster) -> None:
     """Start the primary; one that is still a standby, because a failover made it the primary, is promoted."""
-    primary.start(settings().oltp_port, primary_configuration(primary))
-    if primary.is_standby():
+    configuration = primary_configuration(primary)
+    was_running, is_promoted = primary.postmaster() is not None, primary.is_standby()
+    # Clients must find a primary or none, never a server that reads only.
+    primary.start(settings().oltp_port, configuration, is_open=not is_promoted)
+    if is_promoted:
         primary.promote()
+    if is_promoted or was_running:  # it may run, but from a failover that was cut off before it let clients in
+        primary.reconfigure(configuration)
+        if not wait_until(_lets_in, _OPEN_SECONDS):
+            raise UsageError(f"PostgreSQL runs but lets nobody in: see {primary.log}.")
+
+
+def _lets_in() -> bool:
+    with suppress(UsageError):
+        connect(dbname="postgres").close()
+        return True
+    return False
 
 
 def start_standby(primary: Cluster) -> None:
@@ -128,6 +144,8 @@ def conninfo(primary: Cluster, **parameters: str) -> str:
 def become_primary(former: Cluster, name: str, roles: Roles) -> Cluster:
     """Make a stopped data folder the primary and set the former one aside, fenced; drop what was aside before.
 
+    What is dropped is deleted by ``clear_away`` only, when the new primary runs.
+
     Args:
         former: the primary until now, stopped; its data folder may be gone.
         name: the data folder that takes over.
@@ -139,25 +157,32 @@ def become_primary(former: Cluster, name: str, roles: Roles) -> Cluster:
     if kept is not None:
         former.fence()
     if dropped is not None:
-        discard(former.named(dropped))
+        _drop(former.named(dropped))
     return former.named(name)
 
 
 def discard(cluster: Cluster) -> None:
-    """Stop a server and delete its data folder; a kill half-way leaves a folder that the next start clears away."""
+    """Stop a server and delete its data folder."""
     cluster.stop("immediate")
-    partial = cluster.data
-    if cluster.data.exists() and cluster.data.suffix != PARTIAL:
-        partial = _unused(cluster.folder, f"node-dropped-{cluster.name}{PARTIAL}")
-        rename_durably(cluster.data, partial)
-    shutil.rmtree(partial, ignore_errors=True)
+    _drop(cluster)
+    clear_away(cluster)
+
+
+def clear_away(cluster: Cluster) -> None:
+    """Delete the data folders beside this one that are half-made or were dropped."""
+    for left in cluster.folder.glob(f"node-*{PARTIAL}"):
+        partial = cluster.named(left.name)
+        partial.stop("immediate")
+        shutil.rmtree(partial.data)
+        partial.log.unlink(missing_ok=True)
+
+
+def _drop(cluster: Cluster) -> None:
+    """Let a data folder count as half-made: from then on it is deleted, whatever happens in between."""
     cluster.log.unlink(missing_ok=True)
-
-
-def _unused(folder: Path, name: str) -> Path:
-    path = folder / name
-    shutil.rmtree(path, ignore_errors=True)
-    return path
+    if cluster.data.exists() and cluster.data.suffix != PARTIAL:
+        dropped = cluster.folder / (next_name(cluster.folder) + PARTIAL)
+        rename_durably(cluster.data, dropped)
 
 
 def _standby_configuration(primary: Cluster) -> list[str]:

@@ -122,6 +122,7 @@ class Cluster:
         port: int,
         configuration: Sequence[str] = (),
         variable: str = "PAYMENTS_OLTP_PORT",
+        is_open: bool = True,
     ) -> None:
         """Start the server on a loopback port, after making the cluster when it is missing. Nothing when it runs.
 
@@ -129,6 +130,7 @@ class Cluster:
             port: the loopback port.
             configuration: lines for the configuration file, after those that every server gets.
             variable: the variable that sets the port, for messages.
+            is_open: whether it lets clients in; a server that does not is opened by ``reconfigure``.
 
         Raises:
             UsageError: the port is taken, the server runs on another port, or it does not start.
@@ -162,7 +164,7 @@ class Cluster:
             tls.ensure_certificate(self.folder, self.user)
         else:
             tls.forget_certificate(self.folder)
-        self._write_configuration(port, configuration)
+        self._write_configuration(port, configuration, is_open)
         self.log.parent.mkdir(exist_ok=True)
         self.user.own(self.log.parent)
         command = [*self._pg_ctl(binaries), "-l", str(self.log), "-w", "-t", str(_START_SECONDS), "start"]
@@ -184,7 +186,7 @@ class Cluster:
         running = self.postmaster()
         if running is None:
             return
-        self._write_configuration(running.port, configuration)
+        self._write_configuration(running.port, configuration, is_open=True)
         self.run("pg_ctl", "-D", str(self.data), "reload")
 
     def is_standby(self) -> bool:
@@ -314,7 +316,7 @@ class Cluster:
         ]
         return "OpenSSL" in self.user.run(command, cwd=self.folder, env=_environment()).stdout.splitlines()
 
-    def _write_configuration(self, port: int, configuration: Sequence[str]) -> None:
+    def _write_configuration(self, port: int, configuration: Sequence[str], is_open: bool) -> None:
         warehouse_user, warehouse = settings().warehouse_user, settings().warehouse_dbname
         has_tls = tls.authority(self.folder) is not None
         host = "hostssl" if has_tls else "host"
@@ -339,6 +341,9 @@ class Cluster:
             *(tls.configuration(self.folder) if has_tls else ()),
             *configuration,
         )
+        if not is_open:
+            self._write("pg_hba.conf", f"host all all {processes.LOOPBACK}/32 reject")
+            return
         self._write(
             "pg_hba.conf",
             "# The warehouse role reaches the warehouse only, the replication role nothing but replication.",

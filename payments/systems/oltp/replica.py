@@ -170,12 +170,10 @@ def failover() -> Failover:
             wal.archive_rest(stopped)
         promoted = nodes.become_primary(primary, standby.name, read_roles(primary.folder))
         nodes.start_primary(promoted)
-        return Failover(
-            was_planned,
-            wal.timeline_of(promoted),
-            time.monotonic() - began,
-            None if not primary.data.exists() else str(primary.data),
-        )
+        seconds = time.monotonic() - began
+        nodes.clear_away(promoted)
+        set_aside = str(primary.data) if primary.data.exists() else None
+        return Failover(was_planned, wal.timeline_of(promoted), seconds, set_aside)
 
 
 def detach(primary: Cluster) -> None:

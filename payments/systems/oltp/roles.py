@@ -98,6 +98,8 @@ def rename_durably(source: Path, destination: Path) -> None:
 
 
 def next_name(folder: Path) -> str:
-    """Return a name for a new data folder that none has now."""
-    taken = [int(match[1]) for path in folder.iterdir() if (match := re.match(r"node-(\d+)", path.name))]
-    return f"node-{max(taken, default=1) + 1}"
+    """Return a name for a new data folder that no folder has, nor any role, whose folder may be gone."""
+    roles = read_roles(folder)
+    known = [*(path.name for path in folder.iterdir()), roles.primary, roles.standby or "", roles.aside or ""]
+    numbers = [int(match[1]) for name in known if (match := re.match(r"node-(\d+)", name))]
+    return f"node-{max(numbers, default=1) + 1}"

@@ -87,6 +87,11 @@ def _describe(connection: Connection) -> StoreStatus:
             (select coalesce(bool_or(ssl), false) from pg_stat_ssl where pid = pg_backend_pid()) as is_encrypted,
             current_setting('ssl_library', true) as tls_library,
             current_setting('wal_level') as wal_level,
+            (
+                select last_failed_time
+                from pg_stat_archiver
+                where last_failed_time > coalesce(last_archived_time, '-infinity')
+            ) as archiving_failed_at,
             exists (select from pg_collation where collname = 'und-x-icu') as has_icu,
             'lz4' = any (
                 select unnest(enumvals) from pg_settings where name = 'default_toast_compression'
@@ -102,11 +107,12 @@ def _describe(connection: Connection) -> StoreStatus:
     ).fetchone()
     if row is None:
         raise UsageError("PostgreSQL answered its description with no row: check the server.")
-    version, up_since, size, is_encrypted, tls_library, wal_level, has_icu, has_lz4, extensions = row
+    version, up_since, size, is_encrypted, tls_library, wal_level, failed_at, has_icu, has_lz4, extensions = row
     missing = [
         *(["no TLS: this build has no OpenSSL, so it listens on loopback only"] if not tls_library else []),
         *(["connections are not encrypted"] if tls_library and not is_encrypted else []),
         *([f"wal_level is {wal_level}, not logical"] if wal_level != "logical" else []),
+        *([f"archiving of WAL fails since {failed_at:%Y-%m-%d %H:%M:%S} UTC: see its log"] if failed_at else []),
         *(["no ICU collations"] if not has_icu else []),
         *(["no lz4 compression"] if not has_lz4 else []),
         *([f"extensions not available: {', '.join(extensions)}"] if extensions else []),

@@ -57,6 +57,14 @@ def oldest_archived(archive: Path) -> str | None:
     return min((match[2] for name in _names(archive) if (match := _SEGMENT.fullmatch(name))), default=None)
 
 
+def newest_archived(archive: Path, timeline: int) -> int | None:
+    """Return the position at which the last archived segment of a timeline begins."""
+    matches = [
+        match for name in _names(archive) if (match := _SEGMENT.fullmatch(name)) and int(match[1], 16) == timeline
+    ]
+    return max((_begin_of(match[2]) for match in matches), default=None)
+
+
 def remove_before(archive: Path, place: str) -> None:
     """Delete archived WAL before a place (log and segment), on every timeline."""
     for path in archive.iterdir():
@@ -72,11 +80,12 @@ def place_of(lsn: str) -> str:
     return f"{number >> 32:08X}{(number & 0xFFFFFFFF) // _SEGMENT_BYTES:08X}"
 
 
-def parents_of(archive: Path, timeline: int) -> dict[int, int]:
+def parents_of(cluster: Cluster, timeline: int) -> dict[int, int]:
     """Return the timelines that one descends from, each with the position (LSN) at which it was left."""
-    if timeline == 1:
-        return {}
-    lines = (archive / f"{timeline:08X}.history").read_text(encoding="utf-8").splitlines()
+    name = f"{timeline:08X}.history"
+    # The archiver may not have had its turn since the timeline began.
+    file = next((path for path in (cluster.archive / name, cluster.data / "pg_wal" / name) if path.exists()), None)
+    lines = [] if file is None else file.read_text(encoding="utf-8").splitlines()
     fields = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     return {int(parent): lsn_number(left_at) for parent, left_at, *_ in fields}
 
@@ -85,6 +94,10 @@ def lsn_number(text: str) -> int:
     """Return a position as a number: ``1/80`` is 4,294,967,424."""
     high, _, low = text.partition("/")
     return (int(high, 16) << 32) + int(low, 16)
+
+
+def _begin_of(place: str) -> int:
+    return (int(place[:8], 16) << 32) + int(place[8:], 16) * _SEGMENT_BYTES
 
 
 def _names(folder: Path) -> list[str]:
@@ -99,5 +112,4 @@ def _is_written(segment: Path) -> bool:
         return False
     _, _, timeline, address = _PAGE_HEAD.unpack(head)
     name = segment.name
-    expected = (int(name[8:16], 16) << 32) + int(name[16:24], 16) * _SEGMENT_BYTES
-    return bool(address == expected and timeline == int(name[:8], 16))
+    return bool(address == _begin_of(name[8:]) and timeline == int(name[:8], 16))
