@@ -14,6 +14,7 @@ from payments.errors import UsageError
 
 if TYPE_CHECKING:
     from ingestion.landing import LandingReport
+    from payments.systems.oltp.replica import ReplicaStatus
 
 app = typer.Typer(
     help="Operate the payments data platform.",
@@ -26,9 +27,11 @@ land_app = typer.Typer(
 )
 load_app = typer.Typer(help="Load the raw zone into another engine.", no_args_is_help=True)
 quarantine_app = typer.Typer(help="Look at quarantined records and land them again after a fix.", no_args_is_help=True)
+replica_app = typer.Typer(help="A streaming standby of the embedded PostgreSQL.", no_args_is_help=True)
 app.add_typer(land_app, name="land")
 app.add_typer(load_app, name="load")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(replica_app, name="replica")
 
 console = Console()
 
@@ -254,6 +257,115 @@ def quarantine_replay(
     from ingestion.quarantine import replay
 
     _print_landings([replay(batch, mapping=mapping, default_currency=currency)])
+
+
+@replica_app.command("start")
+def replica_start(
+    synchronous: Annotated[
+        bool | None,
+        typer.Option(help="Let commits wait for the standby; by default as before, or PAYMENTS_SYNCHRONOUS_REPLICA."),
+    ] = None,
+) -> None:
+    """Make and start the standby, or change its mode."""
+    from payments.systems.oltp.replica import start as run
+
+    _print_replica(run(synchronous=synchronous))
+
+
+@replica_app.command("stop")
+def replica_stop() -> None:
+    """End replication and delete the standby; the primary goes on alone."""
+    from payments.systems.oltp.replica import stop as run
+
+    console.print("The standby is gone." if run() else "There is no standby.")
+
+
+@replica_app.command("status")
+def replica_status() -> None:
+    """Print the standby: mode, lag, and the logical slots it has ready; exit 1 when it does not follow the primary."""
+    from payments.systems.oltp.replica import status as run
+
+    found = run()
+    if found is None:
+        console.print("There is no standby.")
+        return
+    _print_replica(found)
+    _exit_unless(found.state == "streaming")
+
+
+def _print_replica(found: "ReplicaStatus") -> None:
+    slots = ", ".join(f"{slot.name} ({'ready' if slot.is_ready else 'NOT ready'})" for slot in found.slots)
+    mode = "synchronous" if found.is_synchronous else "asynchronous"
+    _print_table(
+        "Standby",
+        ["where", "runs", "mode", "state", "sync state", "bytes behind", "logical slots"],
+        [[found.where, _yes(found.is_running), mode, found.state, found.sync_state, found.lag_bytes, slots]],
+    )
+
+
+@app.command()
+def failover() -> None:
+    """Make the standby the primary; the old primary is stopped first and cannot return."""
+    from payments.systems.oltp.replica import failover as run
+
+    done = run()
+    _print_table(
+        "Failover: run payments replica start for a new standby",
+        ["old primary", "timeline", "seconds", "set aside"],
+        [
+            [
+                "stopped in order" if done.was_planned else "was down",
+                done.timeline,
+                f"{done.seconds:.2f}",
+                done.set_aside,
+            ]
+        ],
+    )
+
+
+@app.command()
+def backup() -> None:
+    """Take and verify a base backup; archive WAL from the first one on, and drop the oldest beyond those to keep."""
+    from payments.systems.oltp.backup import backup as run
+
+    taken = run()
+    _print_table(
+        "Backup",
+        ["label", "size", "timeline", "start", "end", "restorable from"],
+        [
+            [
+                *(taken.label, _size(taken.size_bytes), taken.timeline, taken.start_lsn, taken.end_lsn),
+                taken.ended_at.isoformat(),
+            ]
+        ],
+    )
+
+
+@app.command()
+def restore(
+    to: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="A moment as 2026-06-30T12:00:00Z; latest is all that there is."),
+    ] = "latest",
+) -> None:
+    """Put PostgreSQL back to a moment; the present data folder is set aside and a standby dropped."""
+    from payments.systems.oltp.backup import restore as run
+
+    try:
+        moment = None if to == "latest" else datetime.fromisoformat(to)
+    except ValueError:
+        raise UsageError(f"--to takes a moment as 2026-06-30T12:00:00Z, but it is {to!r}") from None
+    done = run(moment)
+    _print_table(
+        "Restored",
+        ["backup", "to", "last commit", "timeline", "seconds", "set aside"],
+        [
+            [
+                *(done.backup.label, to, None if done.last_commit is None else done.last_commit.isoformat()),
+                *(done.timeline, f"{done.seconds:.2f}", done.set_aside),
+            ]
+        ],
+    )
 
 
 def _yes(holds: bool) -> str:

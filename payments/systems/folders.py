@@ -63,6 +63,12 @@ class ServerUser:
             os.chown(folder, self.uid, self.gid)
         folder.chmod(0o700)
 
+    def own_file(self, file: Path) -> None:
+        """Make an existing file belong to this user, closed to all others."""
+        if self.name is not None:
+            os.chown(file, self.uid, self.gid)
+        file.chmod(0o600)
+
     def _test(self, flag: str, path: Path) -> bool:
         return self.run(["/bin/sh", "-c", 'test "$0" "$1"', flag, str(path)]).returncode == 0
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from payments.errors import UsageError
@@ -44,6 +44,23 @@ def exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def working_in(folder: Path) -> list[int]:
+    """Return the pids of live processes whose working folder this is or was; without /proc none can be told."""
+    names = {str(folder), f"{folder} (deleted)"}
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):  # gone meanwhile, or of another user
+            if str(link.readlink()) in names:
+                found.append(int(link.parent.name))
+    return found
+
+
+def kill(pid: int) -> None:
+    """End a process at once."""
+    with _gone_is_fine():
+        os.kill(pid, signal.SIGKILL)
 
 
 def launch(command: list[str], *, pid_file: Path, log_file: Path, cwd: Path) -> int:
@@ -94,6 +111,14 @@ def require_free_port(port: int, store: str, variable: str, patience_seconds: fl
     """
     if not wait_until(lambda: _is_free(port), patience_seconds):
         raise UsageError(f"Port {port} of {store} is taken by another program: set {variable} to a free port.")
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _is_free(port: int) -> bool:

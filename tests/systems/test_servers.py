@@ -310,7 +310,7 @@ def test_status_tells_what_each_server_lacks(servers: Servers) -> None:
     assert oltp.version is not None
     assert oltp.version.startswith("18")
     assert oltp.where == f"127.0.0.1:{servers.oltp_port}/payments"
-    assert "no TLS: this build has no OpenSSL" in oltp.missing
+    assert "no TLS: this build has no OpenSSL, so it listens on loopback only" in oltp.missing
     assert "no ICU collations" in oltp.missing
     assert documents.version is not None
     assert "SecantusDB" in documents.version

@@ -1,10 +1,13 @@
 """How to reach the operational store."""
 
+from urllib.parse import quote, urlencode
+
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from payments.errors import UsageError
 from payments.settings import settings
+from payments.systems.oltp import tls
 from payments.systems.oltp.postgres import SUPERUSER, cluster
 from payments.systems.processes import LOOPBACK
 
@@ -29,18 +32,25 @@ def dsn(dbname: str | None = None) -> str:
     embedded = cluster()
     running = embedded.postmaster()
     port = settings().oltp_port if running is None else running.port
-    return f"postgresql://{SUPERUSER}:{embedded.password()}@{LOOPBACK}:{port}/{dbname or DATABASE}"
+    address = f"postgresql://{SUPERUSER}:{embedded.password()}@{LOOPBACK}:{port}/{dbname or DATABASE}"
+    parameters = tls.client_parameters(embedded.folder)
+    return f"{address}?{urlencode(parameters, quote_via=quote)}" if parameters else address
 
 
-def connect(*, autocommit: bool = False, dbname: str | None = None) -> psycopg.Connection:
+def connect(*, autocommit: bool = False, dbname: str | None = None, port: int | None = None) -> psycopg.Connection:
     """Return a connection to the operational store, its time zone UTC.
+
+    Args:
+        autocommit: whether each statement is a transaction of its own.
+        dbname: another database of that server.
+        port: the port of another server with the same passwords: the standby, or a restored copy.
 
     Raises:
         UsageError: the server cannot be reached.
     """
     try:
         return psycopg.connect(
-            dsn(dbname),
+            dsn(dbname) if port is None else make_conninfo(dsn(dbname), port=port),
             autocommit=autocommit,
             options="-c timezone=UTC",
             application_name="payments",

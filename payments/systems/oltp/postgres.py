@@ -2,6 +2,7 @@
 
 The cluster listens on the loopback interface only, with SCRAM passwords, and has no Unix socket: a socket path may have
 107 bytes at most and would tie the state folder to short names. ``wal_level`` is logical, data pages have checksums.
+Where the build has OpenSSL, a connection without TLS is refused.
 """
 
 import importlib.metadata
@@ -10,15 +11,20 @@ import os
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems import processes
 from payments.systems.folders import ServerUser, reachable_copy, server_folder, server_user, write_private
+from payments.systems.oltp import tls
+from payments.systems.oltp.roles import FIRST, read_roles
 
 SUPERUSER = "postgres"
+REPLICATOR = "replicator"
 _START_SECONDS = 60
 _STOP_SECONDS = 60
 # How long the remains of a killed server (a zombie, orphaned backends) may stand in the way of the next start.
@@ -36,21 +42,40 @@ class Postmaster:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One PostgreSQL cluster on disk: ``state`` holds the password, ``folder`` what the server's user owns."""
+    """One PostgreSQL cluster on disk: ``state`` holds the password, ``folder`` what the server's user owns.
+
+    A primary, its standby and a restored copy share both, and differ in the name of their data folder.
+    """
 
     state: Path
     folder: Path
     user: ServerUser
+    name: str = FIRST
 
     @property
     def data(self) -> Path:
         """The data folder (PGDATA)."""
-        return self.folder / "data"
+        return self.folder / self.name
 
     @property
     def log(self) -> Path:
         """The file that holds what the server prints."""
-        return self.folder / "log" / "server.log"
+        return self.folder / "log" / f"{self.name}.log"
+
+    @property
+    def archive(self) -> Path:
+        """The folder of archived WAL; it exists from the first base backup on."""
+        return self.folder / "archive"
+
+    @property
+    def backups(self) -> Path:
+        """The folder of base backups."""
+        return self.folder / "backups"
+
+    @property
+    def replicator_password_file(self) -> Path:
+        """The password file (libpq's format, mode 0600, the server user's) of the role that replicates."""
+        return self.folder / "replicator.pgpass"
 
     @property
     def password_file(self) -> Path:
@@ -80,8 +105,32 @@ class Cluster:
             return None
         return written
 
-    def start(self, port: int) -> None:
+    def named(self, name: str) -> "Cluster":
+        """Return the cluster in another data folder beside this one."""
+        return replace(self, name=name)
+
+    def major_version(self) -> int:
+        """Return the major version of the PostgreSQL that made the data."""
+        return int((self.data / "PG_VERSION").read_text(encoding="utf-8"))
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a client program of this PostgreSQL as the server's user; both outputs are captured in ``stdout``."""
+        return self.user.run([str(self._binaries() / program), *arguments], cwd=self.folder, env=_environment())
+
+    def start(
+        self,
+        port: int,
+        configuration: Sequence[str] = (),
+        variable: str = "PAYMENTS_OLTP_PORT",
+        is_open: bool = True,
+    ) -> None:
         """Start the server on a loopback port, after making the cluster when it is missing. Nothing when it runs.
+
+        Args:
+            port: the loopback port.
+            configuration: lines for the configuration file, after those that every server gets.
+            variable: the variable that sets the port, for messages.
+            is_open: whether it lets clients in; a server that does not is opened by ``reconfigure``.
 
         Raises:
             UsageError: the port is taken, the server runs on another port, or it does not start.
@@ -91,11 +140,16 @@ class Cluster:
             if running.port != port:
                 raise UsageError(
                     f"The embedded PostgreSQL runs on port {running.port}, not {port}: "
-                    f"run payments down first, or set PAYMENTS_OLTP_PORT={running.port}."
+                    f"run payments down first, or set {variable}={running.port}."
                 )
             return
         binaries = self._binaries()
         if not self.data.exists():
+            if self.name != FIRST or self.archive.exists():
+                raise UsageError(
+                    f"The data folder {self.data} is gone: run payments restore, "
+                    "or payments down --delete to start anew."
+                )
             self._make(binaries)
         elif not self.password_file.exists():
             raise UsageError(
@@ -105,8 +159,12 @@ class Cluster:
         self._require_same_version(binaries)
         self._clear_remains()
         had_remains = (self.data / "postmaster.pid").exists()
-        processes.require_free_port(port, "PostgreSQL", "PAYMENTS_OLTP_PORT", _REMAINS_SECONDS if had_remains else 0)
-        self._write_configuration(port)
+        processes.require_free_port(port, "PostgreSQL", variable, _REMAINS_SECONDS if had_remains else 0)
+        if self._has_tls(binaries):
+            tls.ensure_certificate(self.folder, self.user)
+        else:
+            tls.forget_certificate(self.folder)
+        self._write_configuration(port, configuration, is_open)
         self.log.parent.mkdir(exist_ok=True)
         self.user.own(self.log.parent)
         command = [*self._pg_ctl(binaries), "-l", str(self.log), "-w", "-t", str(_START_SECONDS), "start"]
@@ -122,6 +180,39 @@ class Cluster:
         if not processes.wait_until(started, _REMAINS_SECONDS if had_remains else 0):
             reason = output.strip().splitlines()[-1] if output.strip() else "pg_ctl failed"
             raise UsageError(f"PostgreSQL did not start ({reason}): see {self.log}.")
+
+    def reconfigure(self, configuration: Sequence[str]) -> None:
+        """Let a running server take other configuration lines, as far as it can without a restart."""
+        running = self.postmaster()
+        if running is None:
+            return
+        self._write_configuration(running.port, configuration, is_open=True)
+        self.run("pg_ctl", "-D", str(self.data), "reload")
+
+    def is_standby(self) -> bool:
+        """Say whether the server of this data folder follows another, or has not finished its promotion."""
+        return (self.data / "standby.signal").exists()
+
+    def promote(self) -> None:
+        """Let a running standby become a primary, and wait until it is one."""
+        promoted = self.run("pg_ctl", "-D", str(self.data), "-w", "-t", str(_START_SECONDS), "promote")
+        if promoted.returncode != 0 and self.is_standby():
+            raise UsageError(f"PostgreSQL was not promoted ({promoted.stdout.strip()[-200:]}): see {self.log}.")
+
+    def fence(self) -> None:
+        """Make sure that this data folder is never started again, by hand neither: it has no configuration then."""
+        configuration = self.data / "postgresql.conf"
+        if configuration.exists():
+            configuration.rename(configuration.with_name("postgresql.conf.fenced"))
+
+    def end_orphans(self) -> None:
+        """End what is left of a killed server: its backends could still acknowledge a commit, or hold its port."""
+        for pid in processes.working_in(self.data):
+            processes.kill(pid)
+        if not processes.wait_until(lambda: not processes.working_in(self.data), _REMAINS_SECONDS):
+            raise UsageError(
+                f"Processes {processes.working_in(self.data)} of a killed PostgreSQL do not end: end them."
+            )
 
     def stop(self, *modes: str) -> None:
         """Stop the server and wait until it is gone. Nothing when it does not run.
@@ -151,7 +242,8 @@ class Cluster:
 
     def _is_ours(self, pid: int) -> bool:
         arguments = processes.command_line(pid)
-        return arguments is not None and any(str(self.data) in argument for argument in arguments)
+        data = str(self.data)  # the last argument; where there is no /proc, the end of the only one
+        return arguments is not None and any(a == data or a.endswith(f" {data}") for a in arguments)
 
     def _clear_remains(self) -> None:
         """Make sure that no pid of a killed server, nor of a stranger who got its number, blocks the start."""
@@ -211,8 +303,23 @@ class Cluster:
             file.write("\ninclude 'payments.conf'\n")
         aside.rename(self.data)
 
-    def _write_configuration(self, port: int) -> None:
+    def _has_tls(self, binaries: Path) -> bool:
+        # Any folder does as a data folder here: only what the program was built with is asked.
+        command = [
+            str(binaries / "postgres"),
+            "-C",
+            "ssl_library",
+            "-D",
+            str(self.folder),
+            "-c",
+            f"config_file={os.devnull}",
+        ]
+        return "OpenSSL" in self.user.run(command, cwd=self.folder, env=_environment()).stdout.splitlines()
+
+    def _write_configuration(self, port: int, configuration: Sequence[str], is_open: bool) -> None:
         warehouse_user, warehouse = settings().warehouse_user, settings().warehouse_dbname
+        has_tls = tls.authority(self.folder) is not None
+        host = "hostssl" if has_tls else "host"
         self._write(
             "payments.conf",
             f"listen_addresses = '{processes.LOOPBACK}'",
@@ -230,14 +337,22 @@ class Cluster:
             "log_timezone = 'UTC'",
             "password_encryption = 'scram-sha-256'",
             f"dynamic_shared_memory_type = {_dynamic_shared_memory()}",
+            "archive_mode = on",  # takes a restart to change; what is archived, if anything, takes none
+            *(tls.configuration(self.folder) if has_tls else ()),
+            *configuration,
         )
+        if not is_open:
+            self._write("pg_hba.conf", f"host all all {processes.LOOPBACK}/32 reject")
+            return
         self._write(
             "pg_hba.conf",
-            "# The warehouse role reaches the warehouse only.",
-            f'host "{warehouse}" "{warehouse_user}" {processes.LOOPBACK}/32 scram-sha-256',
-            f'host all "{warehouse_user}" {processes.LOOPBACK}/32 reject',
-            f"host all all {processes.LOOPBACK}/32 scram-sha-256",
-            f"host replication all {processes.LOOPBACK}/32 scram-sha-256",
+            "# The warehouse role reaches the warehouse only, the replication role nothing but replication.",
+            f'{host} "{warehouse}" "{warehouse_user}" {processes.LOOPBACK}/32 scram-sha-256',
+            f'{host} all "{warehouse_user}" {processes.LOOPBACK}/32 reject',
+            f"{host} replication {REPLICATOR} {processes.LOOPBACK}/32 scram-sha-256",
+            f"{host} postgres {REPLICATOR} {processes.LOOPBACK}/32 scram-sha-256",  # the standby asks for slots there
+            f"{host} all {REPLICATOR} {processes.LOOPBACK}/32 reject",
+            f"{host} all all {processes.LOOPBACK}/32 scram-sha-256",
         )
 
     def _write(self, name: str, *lines: str) -> None:
@@ -258,10 +373,11 @@ class Cluster:
 
 
 def cluster() -> Cluster:
-    """Return the embedded cluster of this state folder."""
+    """Return the embedded cluster of this state folder that is the primary."""
     user = server_user()
     home = settings().home
-    return Cluster(home.resolve() / "postgres", server_folder(home, "postgres", user), user)
+    folder = server_folder(home, "postgres", user)
+    return Cluster(home.resolve() / "postgres", folder, user, read_roles(folder).primary)
 
 
 def _environment() -> dict[str, str]:

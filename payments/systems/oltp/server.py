@@ -7,6 +7,7 @@ from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems import processes
 from payments.systems.folders import remove_server_folder
+from payments.systems.oltp import nodes
 from payments.systems.oltp.connection import DATABASE, connect, dsn
 from payments.systems.oltp.postgres import cluster
 from payments.systems.status import StoreStatus
@@ -17,7 +18,9 @@ _WANTED_EXTENSIONS = ("pgcrypto", "pg_partman", "pg_cron")
 
 
 def start() -> None:
-    """Start the embedded server with its databases; nothing changes when it runs. A given server is only checked.
+    """Start the embedded server with its databases, and its standby; nothing changes when they run.
+
+    A given server is only checked.
 
     Raises:
         UsageError: the port is taken, the server does not start, or the given one cannot be used.
@@ -31,7 +34,7 @@ def start() -> None:
         return
     embedded = cluster()
     with processes.exclusively(embedded.lock_file):
-        embedded.start(settings().oltp_port)
+        nodes.start(embedded)
         _provision()
 
 
@@ -41,7 +44,7 @@ def stop() -> None:
         return
     embedded = cluster()
     with processes.exclusively(embedded.lock_file):
-        embedded.stop()
+        nodes.stop(embedded)
 
 
 def destroy() -> None:
@@ -50,7 +53,7 @@ def destroy() -> None:
         return
     embedded = cluster()
     with processes.exclusively(embedded.lock_file):
-        embedded.stop("immediate")  # no need to write down what is deleted next
+        nodes.stop(embedded, "immediate")  # no need to write down what is deleted next
         remove_server_folder(settings().home, embedded.state.name)
 
 
@@ -84,6 +87,11 @@ def _describe(connection: Connection) -> StoreStatus:
             (select coalesce(bool_or(ssl), false) from pg_stat_ssl where pid = pg_backend_pid()) as is_encrypted,
             current_setting('ssl_library', true) as tls_library,
             current_setting('wal_level') as wal_level,
+            (
+                select last_failed_time
+                from pg_stat_archiver
+                where last_failed_time > coalesce(last_archived_time, '-infinity')
+            ) as archiving_failed_at,
             exists (select from pg_collation where collname = 'und-x-icu') as has_icu,
             'lz4' = any (
                 select unnest(enumvals) from pg_settings where name = 'default_toast_compression'
@@ -99,11 +107,12 @@ def _describe(connection: Connection) -> StoreStatus:
     ).fetchone()
     if row is None:
         raise UsageError("PostgreSQL answered its description with no row: check the server.")
-    version, up_since, size, is_encrypted, tls_library, wal_level, has_icu, has_lz4, extensions = row
+    version, up_since, size, is_encrypted, tls_library, wal_level, failed_at, has_icu, has_lz4, extensions = row
     missing = [
-        *(["no TLS: this build has no OpenSSL"] if not tls_library else []),
+        *(["no TLS: this build has no OpenSSL, so it listens on loopback only"] if not tls_library else []),
         *(["connections are not encrypted"] if tls_library and not is_encrypted else []),
         *([f"wal_level is {wal_level}, not logical"] if wal_level != "logical" else []),
+        *([f"archiving of WAL fails since {failed_at:%Y-%m-%d %H:%M:%S} UTC: see its log"] if failed_at else []),
         *(["no ICU collations"] if not has_icu else []),
         *(["no lz4 compression"] if not has_lz4 else []),
         *([f"extensions not available: {', '.join(extensions)}"] if extensions else []),
