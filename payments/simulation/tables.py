@@ -18,13 +18,14 @@ from payments.simulation.aftermath import (
     settlement_moment,
 )
 from payments.simulation.arrays import Flags, Ints, Values
-from payments.simulation.business import INTENT_STATUSES, Business
+from payments.simulation.authorizations import HELD_FOR
+from payments.simulation.business import CANCELED, CANCELLATION_REASONS, INTENT_STATUSES, Business
 from payments.simulation.identities import Identities, Person
 from payments.simulation.ids import IdSpace, hashes
 from payments.simulation.movements import FEES, TYPES
 from payments.simulation.plan import DAY
 from payments.simulation.population import BANK_DEBIT, CITIES, CITY_COUNTRY, INSTRUMENT_TYPES
-from payments.simulation.postings import CODES, DEBIT_NORMAL, KINDS, PROTECTED, SPACES
+from payments.simulation.postings import CODES, DEBIT_NORMAL, HOLD_STATUSES, KINDS, PROTECTED, SPACES
 from payments.simulation.purchases import FAILED, PENDING, SUCCEEDED
 from payments.simulation.streams import Streams
 from payments.simulation.world import BRANDS, CATEGORIES, COUNTRIES, DEVICE_TYPES, FAILURES, FUNDINGS, MONIES
@@ -120,7 +121,7 @@ class Tables:
         self.identities = Identities(self.streams, business.population.subjects)
         self.spaces = {
             prefix: IdSpace(business.plan.seed, prefix)
-            for prefix in ("acct", "cus", "pm", "pi", "ch", "re", "dp", "txn", "lt", "dev")
+            for prefix in ("acct", "cus", "pm", "pi", "ch", "re", "dp", "txn", "lt", "dev", "hold", "fee")
         }
 
     @cached_property
@@ -176,6 +177,8 @@ class Tables:
             self._charges(ring),
             self._ledger_transactions(),
             self._accounts(),
+            self._holds(),
+            self._application_fees(),
             self._refunds(),
             self._disputes(),
             self._merchants(),
@@ -302,21 +305,26 @@ class Tables:
     def _intents(self) -> Table:
         business = self.business
         intents, count = business.intents, len(business.intents.created)
-        is_canceled = business.intent_status == INTENT_STATUSES.index("canceled")
+        endings, merchant = business.endings, business.population.customers.merchant[intents.customer]
+        application = np.where(business.application_fee > 0, business.platform[merchant], -1)
         columns: dict[str, Column] = {
-            "merchant_id": _taken(self.merchant_ids, business.population.customers.merchant[intents.customer]),
+            "merchant_id": _taken(self.merchant_ids, merchant),
             "payment_intent_id": _ids(self.spaces["pi"], np.arange(count)),
             "customer_id": _taken(self.customer_ids, intents.customer),
             "payment_method_id": _taken(self.method_ids, intents.method),
             "amount_minor": _numbers(intents.amount),
-            "amount_received_minor": _numbers(business.intent_received),
+            "amount_capturable_minor": _numbers(endings.capturable),
+            "amount_received_minor": _numbers(endings.received),
             "currency": _labels(CURRENCIES, intents.money),
-            "cancellation_reason": _labels(("abandoned",), np.where(is_canceled, 0, -1)),
-            "canceled_at": _moments(np.where(is_canceled, business.intent_updated, -1)),
-            "status": _labels(INTENT_STATUSES, business.intent_status),
-            "version": _numbers(business.intent_version),
+            "capture_method": _labels(("automatic", "manual"), business.is_manual.astype(np.int64)),
+            "application_merchant_id": _taken(self.merchant_ids, application),
+            "application_fee_minor": _numbers(business.application_fee),
+            "cancellation_reason": _labels(CANCELLATION_REASONS, endings.reason),
+            "canceled_at": _moments(np.where(endings.status == CANCELED, endings.updated, -1)),
+            "status": _labels(INTENT_STATUSES, endings.status),
+            "version": _numbers(endings.version),
             "created_at": _moments(intents.created),
-            "updated_at": _moments(business.intent_updated),
+            "updated_at": _moments(endings.updated),
         }
         return Table("core.payment_intents", count, columns)
 
@@ -487,6 +495,49 @@ class Tables:
             "created_at": _moments(ledger.account_created),
         }
         return Table("ledger.accounts", len(is_debit), columns)
+
+    def _holds(self) -> Table:
+        holds, count = self.business.holds, len(self.business.holds.amount)
+        merchant, money = (
+            self.merchant_ids.take(_places(holds.merchant)),
+            pa.array(CURRENCIES).take(_places(holds.money)),
+        )
+
+        def accounts(code: str) -> Column:
+            ids = _joined(merchant, pa.repeat(code, count), money)
+            return lambda rows: ids[rows]
+
+        columns: dict[str, Column] = {
+            "merchant_id": lambda rows: merchant[rows],
+            "hold_id": _ids(self.spaces["hold"], np.arange(count)),
+            "source_id": _ids(self.spaces["ch"], holds.charge),
+            "debit_account_id": accounts("card_receivable"),
+            "credit_account_id": accounts("merchant_pending"),
+            "currency": _labels(CURRENCIES, holds.money),
+            "amount_minor": _numbers(holds.amount),
+            "posted_minor": _numbers(holds.posted),
+            "status": _labels(HOLD_STATUSES, holds.status),
+            "version": _numbers(1 + (holds.resolved >= 0)),
+            "created_at": _moments(holds.created),
+            "expires_at": _moments(holds.created + HELD_FOR),
+            "resolved_at": _moments(holds.resolved),
+            "updated_at": _moments(np.maximum(holds.created, holds.resolved)),
+        }
+        return Table("ledger.holds", count, columns)
+
+    def _application_fees(self) -> Table:
+        sales, platform = self.business.sales, self.business.platform
+        rows = np.flatnonzero(sales.application_fee)
+        columns: dict[str, Column] = {
+            "merchant_id": _taken(self.merchant_ids, sales.merchant[rows]),
+            "application_fee_id": _ids(self.spaces["fee"], np.arange(len(rows))),
+            "charge_id": _ids(self.spaces["ch"], rows),
+            "application_merchant_id": _taken(self.merchant_ids, platform[sales.merchant[rows]]),
+            "amount_minor": _numbers(sales.application_fee[rows]),
+            "currency": _labels(CURRENCIES, sales.money[rows]),
+            "created_at": _moments(sales.captured[rows]),
+        }
+        return Table("core.application_fees", len(rows), columns)
 
     def _ledger_transactions(self) -> Table:
         ledger, count = self.business.ledger, len(self.business.ledger.transaction_kind)
