@@ -33,6 +33,14 @@ from payments.simulation.purchases import (
     take,
 )
 from payments.simulation.streams import Streams
+from payments.simulation.treasury import (
+    Treasury,
+    adjust,
+    paid_out_by,
+    run_treasury,
+    treasury_movements,
+    treasury_postings,
+)
 
 INTENT_STATUSES = ("succeeded", "processing", "requires_payment_method", "canceled", "requires_capture")
 INTENT_SUCCEEDED, PROCESSING, NEEDS_METHOD, CANCELED, NEEDS_CAPTURE = range(len(INTENT_STATUSES))
@@ -74,7 +82,9 @@ class Business:
     disputes: Disputes
     settled: Settled
     holds: Holds
+    treasury: Treasury
     balance: BalanceTransactions
+    paid_out_by: Ints
     ledger: Ledger
     customer_created: Ints
     method_created: Ints
@@ -94,6 +104,10 @@ def build_business(plan: Plan) -> Business:
     refunded, updated, version = _charge_endings(charges, holds, refunds, disputes)
     movements = payment_movements(sales, application, refunds, disputes)
     postings = payment_postings(sales, application, settled, refunds, disputes)
+    adjustments = adjust(plan, population.merchants)
+    treasury = run_treasury(streams, plan, population.merchants, movements, adjustments)
+    postings += treasury_postings(treasury, sum(len(group.posted) for group in postings))
+    balance = move_all(movements + treasury_movements(treasury))
     customer_created, method_created = _first_seen(streams, plan, population, intents, charges)
     return Business(
         plan=plan,
@@ -114,7 +128,9 @@ def build_business(plan: Plan) -> Business:
         disputes=disputes,
         settled=settled,
         holds=holds,
-        balance=move_all(movements),
+        treasury=treasury,
+        balance=balance,
+        paid_out_by=paid_out_by(balance, treasury.payouts),
         ledger=post_all(postings, holds),
         customer_created=customer_created,
         method_created=method_created,

@@ -12,12 +12,13 @@ import numpy as np
 
 from payments.simulation.arrays import Flags, Ints, expand, offsets, pick
 from payments.simulation.business import Business
+from payments.simulation.columns import CURRENCIES
 from payments.simulation.ids import IdSpace
 from payments.simulation.plan import DAY, SECOND
 from payments.simulation.population import CITY_COUNTRY, INSTRUMENT_TYPES
 from payments.simulation.purchases import FAILED, ORDINARY, SUCCEEDED
 from payments.simulation.streams import Streams
-from payments.simulation.tables import COUNTRY_CODES, CURRENCIES, Tables
+from payments.simulation.tables import COUNTRY_CODES, Tables
 from payments.simulation.texts import LANGUAGES, SENTIMENTS, TOPICS, feedback_text
 from payments.simulation.world import (
     AUTHORIZATION_EXPIRED,
