@@ -22,6 +22,7 @@ from payments.simulation.aftermath import (
 )
 from payments.simulation.arrays import Ints, expand, pick, pick_within, running_totals
 from payments.simulation.business import Business, build_business
+from payments.simulation.columns import CURRENCIES
 from payments.simulation.plan import DAY, HOUR, SECOND, Plan
 from payments.simulation.population import CITY_COUNTRY
 from payments.simulation.postings import CODES, DEBIT_NORMAL, KINDS, PROTECTED
@@ -34,7 +35,7 @@ from payments.simulation.purchases import (
     month_of,
 )
 from payments.simulation.streams import Streams
-from payments.simulation.tables import CURRENCIES, Tables
+from payments.simulation.tables import Tables
 from payments.simulation.world import CATEGORIES, COUNTRIES, EXPIRED_CARD, INSUFFICIENT_FUNDS, TERMINAL
 from payments.vault import KeyRing
 
