@@ -100,9 +100,20 @@ OPTIONAL_COLUMNS = frozenset({("stg_files__transactions", "status"), ("stg_oltp_
 """What a living row may lack: a file need not give a status (none means succeeded), a coupon may be a share off."""
 
 REQUIRED_RELATIONS = frozenset(
-    {*STATUSES, *(relation for relation, _ in SMALLEST_AMOUNT), "stg_oltp__customers", "stg_oltp__payment_methods"}
+    {
+        "stg_oltp__merchants",
+        "stg_oltp__customers",
+        "stg_oltp__payment_methods",
+        "stg_oltp__payment_intents",
+        "stg_oltp__charges",
+        "stg_oltp__refunds",
+        "stg_oltp__disputes",
+        "stg_oltp__balance_transaction_fees",
+        "stg_oltp__ledger_entries",
+        "stg_files__transactions",
+    }
 )
-"""Relations without which the gate cannot speak: when one is not built, the gate is closed."""
+"""Relations that marts are built from, without which the gate cannot speak: when one is not built, it is closed."""
 
 
 @dataclass(frozen=True)
