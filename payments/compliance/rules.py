@@ -25,27 +25,95 @@ STATUSES: Mapping[str, tuple[str, ...]] = {
     ),
     "stg_oltp__charges": ("pending", "succeeded", "failed"),
     "stg_oltp__refunds": ("pending", "requires_action", "succeeded", "failed", "canceled"),
-    "stg_oltp__disputes": ("needs_response", "under_review", "won", "lost"),
+    "stg_oltp__disputes": (
+        "warning_needs_response",
+        "warning_under_review",
+        "warning_closed",
+        "needs_response",
+        "under_review",
+        "won",
+        "lost",
+        "prevented",
+    ),
+    "stg_oltp__setup_intents": (
+        "requires_payment_method",
+        "requires_confirmation",
+        "requires_action",
+        "processing",
+        "succeeded",
+        "canceled",
+    ),
+    "stg_oltp__subscriptions": (
+        "incomplete",
+        "incomplete_expired",
+        "trialing",
+        "active",
+        "past_due",
+        "canceled",
+        "unpaid",
+        "paused",
+    ),
+    "stg_oltp__invoices": ("draft", "open", "paid", "uncollectible", "void"),
+    "stg_oltp__checkout_sessions": ("open", "complete", "expired"),
+    "stg_oltp__payouts": ("pending", "in_transit", "paid", "failed", "canceled"),
+    "stg_oltp__topups": ("pending", "succeeded", "failed", "canceled", "reversed"),
+    "stg_oltp__adjustments": ("proposed", "approved", "rejected"),
+    "stg_oltp__ledger_holds": ("pending", "posted", "voided", "expired"),
     "stg_files__transactions": ("pending", "succeeded", "failed", "refunded", "disputed"),
 }
 """The states an object of a relation can be in."""
 
-SMALLEST_AMOUNT: Mapping[str, int] = {
-    "stg_oltp__payment_intents": 1,
-    "stg_oltp__charges": 1,
-    "stg_oltp__refunds": 1,
-    "stg_oltp__disputes": 1,
-    "stg_oltp__ledger_entries": 1,
-    "stg_files__transactions": 0,
+SMALLEST_AMOUNT: Mapping[tuple[str, str], int] = {
+    ("stg_oltp__payment_intents", "amount_minor"): 1,
+    ("stg_oltp__charges", "amount_minor"): 1,
+    ("stg_oltp__refunds", "amount_minor"): 1,
+    ("stg_oltp__disputes", "amount_minor"): 1,
+    ("stg_oltp__balance_transactions", "amount_minor"): -LARGEST_AMOUNT_MINOR,
+    ("stg_oltp__balance_transaction_fees", "amount_minor"): 1,
+    ("stg_oltp__settlements", "amount_minor"): 1,
+    ("stg_oltp__payouts", "amount_minor"): 1,
+    ("stg_oltp__transfers", "amount_minor"): 1,
+    ("stg_oltp__application_fees", "amount_minor"): 1,
+    ("stg_oltp__topups", "amount_minor"): 1,
+    ("stg_oltp__currency_conversions", "from_amount_minor"): 1,
+    ("stg_oltp__currency_conversions", "to_amount_minor"): 1,
+    ("stg_oltp__adjustments", "amount_minor"): -LARGEST_AMOUNT_MINOR,
+    ("stg_oltp__prices", "unit_amount_minor"): 0,
+    ("stg_oltp__invoices", "total_minor"): 0,
+    ("stg_oltp__invoice_lines", "amount_minor"): 0,
+    ("stg_oltp__credit_notes", "amount_minor"): 1,
+    ("stg_oltp__checkout_sessions", "amount_total_minor"): 0,
+    ("stg_oltp__ledger_entries", "amount_minor"): 1,
+    ("stg_oltp__ledger_holds", "amount_minor"): 1,
+    ("stg_files__transactions", "amount_minor"): 0,
 }
-"""The smallest ``amount_minor`` of a relation: a file may report a payment of nothing, a charge is never empty."""
+"""The smallest amount in a column of a relation: a file may report a payment of nothing, a charge is never empty.
+
+What moves a balance is signed.
+"""
 
 BRANDS = ("visa", "mastercard", "amex", "discover", "jcb", "unionpay")
-CURRENCY_COLUMNS = frozenset({"currency", "default_currency"})
+CURRENCY_COLUMNS = frozenset({"currency", "default_currency", "from_currency", "to_currency"})
 COUNTRY_COLUMNS = frozenset({"country", "ip_country", "issuer_country"})
 
-REQUIRED_RELATIONS = frozenset({*STATUSES, *SMALLEST_AMOUNT, "stg_oltp__customers", "stg_oltp__payment_methods"})
-"""Relations without which the gate cannot speak: when one is not built, the gate is closed."""
+OPTIONAL_COLUMNS = frozenset({("stg_files__transactions", "status"), ("stg_oltp__coupons", "currency")})
+"""What a living row may lack: a file need not give a status (none means succeeded), a coupon may be a share off."""
+
+REQUIRED_RELATIONS = frozenset(
+    {
+        "stg_oltp__merchants",
+        "stg_oltp__customers",
+        "stg_oltp__payment_methods",
+        "stg_oltp__payment_intents",
+        "stg_oltp__charges",
+        "stg_oltp__refunds",
+        "stg_oltp__disputes",
+        "stg_oltp__balance_transaction_fees",
+        "stg_oltp__ledger_entries",
+        "stg_files__transactions",
+    }
+)
+"""Relations that marts are built from, without which the gate cannot speak: when one is not built, it is closed."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +188,9 @@ def rules_for(relation: Relation, currencies: tuple[str, ...], countries: tuple[
             yield Rule("known_country", name, (column,), InSet(countries))
     if name in STATUSES:
         yield Rule("status_in_set", name, ("status",), InSet(STATUSES[name]))
-    if name in SMALLEST_AMOUNT:
-        yield Rule("amount_in_range", name, ("amount_minor",), Between(SMALLEST_AMOUNT[name], LARGEST_AMOUNT_MINOR))
+    for (relation_name, column), smallest in SMALLEST_AMOUNT.items():
+        if relation_name == name:
+            yield Rule("amount_in_range", name, (column,), Between(smallest, LARGEST_AMOUNT_MINOR))
     if "anomaly_score" in columns:
         yield Rule("anomaly_score_in_range", name, ("anomaly_score",), Between(0, 1))
     if "is_deleted" in columns:
@@ -129,14 +198,15 @@ def rules_for(relation: Relation, currencies: tuple[str, ...], countries: tuple[
     yield from _SPECIAL_RULES.get(name, ())
 
 
+_AMOUNT_COLUMNS = tuple(dict.fromkeys(column for _, column in SMALLEST_AMOUNT))
+
+
 def _presence_rules(relation: Relation) -> Iterator[Rule]:
     """Yield the rule that a living row has the money, currency and status that the other rules judge when present."""
     judged = [
         column
-        for column in ("amount_minor", "currency", "default_currency", "status")
-        if column in relation.columns
-        # A file need not give a status; none means succeeded.
-        and not (relation.name == "stg_files__transactions" and column == "status")
+        for column in (*_AMOUNT_COLUMNS, *sorted(CURRENCY_COLUMNS), "status")
+        if column in relation.columns and (relation.name, column) not in OPTIONAL_COLUMNS
     ]
     if judged:
         absent = " or ".join(f"{column} is null" for column in judged)

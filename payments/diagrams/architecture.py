@@ -26,8 +26,8 @@ SCORES = Pen(RED.header, 1.6)
 class Inventory:
     """What the live platform holds.
 
-    ``tables``: how many, by area of the operational store, the document ``collections``, ``landed`` counts of raw entities by
-    source, and the names of dbt ``models`` by layer.
+    How many ``tables`` each area of the operational store has, the document ``collections``, ``landed`` counts of raw
+    entities by source, and the names of dbt ``models`` by layer.
     """
 
     tables: Mapping[str, int]

@@ -150,7 +150,7 @@ def entities_of(area: Area, tables: Sequence[Entity]) -> list[Entity]:
     Raises:
         UsageError: a table stands in no area.
     """
-    own = [replace(table, group=area.name) for table in tables if area_of(table.name) is area]
+    own = [replace(table, group=area.title) for table in tables if area_of(table.name) is area]
     targets = {reference.target for table in own for reference in table.references}
     elsewhere = targets - set(area.tables) - named_in(area)
     neighbours = [
@@ -176,11 +176,11 @@ def map_of(tables: Sequence[Entity]) -> list[Entity]:
     return [
         Entity(
             group=area.name,
-            name=area.title,
+            name=_card_of(area),
             columns=tuple(Column(table.name, f"{len(table.columns)} columns", is_nullable=False) for table in own),
             primary_key=(),
             references=tuple(
-                Reference((table.name,), area_of(target).title, (target,))
+                Reference((table.name,), _card_of(area_of(target)), (target,))
                 for table in own
                 for target in dict.fromkeys(reference.target for reference in table.references)
                 if target not in NAMED and area_of(target) is not area
@@ -188,6 +188,10 @@ def map_of(tables: Sequence[Entity]) -> list[Entity]:
         )
         for area, own in by_area.items()
     ]
+
+
+def _card_of(area: Area) -> str:
+    return f"{area.name}.{len(area.tables)} tables"
 
 
 def index_of(tables: Sequence[Entity]) -> str:

@@ -63,7 +63,10 @@ class Canvas:
         """Write one line whose baseline starts, ends or is centred at a point; ``tail`` follows in the link colour."""
         style = ' font-weight="bold"' if face.is_bold else ""
         style += f' text-anchor="{face.anchor}"' if face.anchor != "start" else ""
-        rest = f'<tspan dx="5" font-size="{face.size - 1.2:g}" fill="{LINK}">{escape(tail)}</tspan>' if tail else ""
+        rest = ""
+        if tail:
+            small = f'font-size="{face.size - 1.2:g}" font-weight="normal"'
+            rest = f'<tspan dx="5" {small} fill="{LINK}">{escape(tail)}</tspan>'
         self._parts.append(
             f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" font-size="{face.size:g}" fill="{face.fill}"{style}>'
             f"{escape(text)}{rest}</text>"

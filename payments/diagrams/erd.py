@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, pairwise
 from math import hypot
 
 from payments.diagrams.canvas import LINE, LINK, MUTED, Canvas, Face, Pen
@@ -25,6 +25,7 @@ class Style:
 
     ``codes`` are entities that nearly everything refers to (currencies, the calendar): lines to them are light, or,
     with ``tags``, replaced by the entity's name beside the referring column. Group ``left`` stands left of all others.
+    Entities of a group that no line touches stand in so many ``columns``, instead of one below the other.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Style:
     codes: frozenset[str] = frozenset()
     tags: bool = False
     left: str | None = None
+    columns: int = 0
     foreign_key: str = "foreign key"
 
 
@@ -102,15 +104,33 @@ def to_dot(entities: Sequence[Entity], style: Style) -> str:
         for second in entities
         if first.group == style.left != second.group and second.name not in referring
     ]
+    if style.columns:
+        lines += [
+            f"{quote(left.name)} -> {quote(right.name)} [style=invis, weight=20];"
+            for left, right in _abreast(entities, style)
+        ]
     lines.append("}")
     return "\n".join(lines)
 
 
+def _abreast(entities: Sequence[Entity], style: Style) -> list[tuple[Entity, Entity]]:
+    """Return which entities without a line stand left of which: the tallest first, so that a row has one height."""
+    lines = _lines(entities, style)
+    touched = {name for entity, reference in lines for name in (entity.name, reference.target)}
+    pairs = []
+    for group in dict.fromkeys(entity.group for entity in entities):
+        alone = [entity for entity in entities if entity.group == group and entity.name not in touched]
+        alone.sort(key=lambda entity: -len(entity.columns))
+        pairs += [pair for place, pair in enumerate(pairwise(alone), 1) if place % style.columns]
+    return pairs
+
+
 def _record(entity: Entity, style: Style) -> str:
-    header = record_field("entity", "mmm" + _label(entity))
+    # A heading is bold and larger than the rows that the layout measures.
+    header = record_field("entity", "mmm" + _label(entity) + "m" * (len(_label(entity)) // 6))
     fields = [
         record_field(
-            _port(entity, column.name), "mmmmmm" + column.name + _tag(entity, column, style) + _type_text(column)
+            _port(entity, column.name), "mmmmmmmm" + column.name + _tag(entity, column, style) + _type_text(column)
         )
         for column in entity.columns
     ]

@@ -29,13 +29,10 @@ AREA_INDEX = ("[//]: # (areas: generated)", "[//]: # (end of the areas)")
 
 OLTP_MAP_STYLE = Style(
     title="Operational store",
-    subtitle=(
-        "PostgreSQL, drawn from its live catalogue: every table by area, and the foreign keys that lead from area to area. "
-        "Merchants and codes, which nearly every table refers to, without lines."
-    ),
+    subtitle="PostgreSQL, from its live catalogue: tables by area, and the foreign keys that lead from area to area.",
     themes={area.name: area.theme for area in AREAS},
-    group_titles={},
-    foreign_key="refers to another area",
+    group_titles={area.name: area.title for area in AREAS},
+    columns=2,
 )
 
 STAR_STYLE = Style(
@@ -124,11 +121,12 @@ def draw_area(area: Area, tables: list[Entity]) -> bytes:
     style = Style(
         title=f"Operational store: {area.title.lower()}",
         subtitle=area.purpose,
-        themes={area.name: area.theme, NEIGHBOURS: GREY},
-        group_titles={area.name: area.title, NEIGHBOURS: "in other areas"},
+        themes={area.title: area.theme, NEIGHBOURS: GREY},
+        group_titles={NEIGHBOURS: "in other areas"},
         codes=named_in(area),
         tags=True,
         left=NEIGHBOURS,
+        columns=3,
     )
     return draw_erd(entities_of(area, tables), style)
 

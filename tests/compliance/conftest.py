@@ -47,9 +47,29 @@ STAGING = {
         'acct_1' as merchant_id, 'dp_1' as dispute_id, 'ch_1' as charge_id, 'EUR' as currency, 'won' as status,
         'fraudulent' as reason, 100::bigint as amount_minor
     """,
+    "stg_oltp__balance_transaction_fees": """
+        'acct_1' as merchant_id, 'txn_1' as balance_transaction_id, 'processing_fee' as type, 'EUR' as currency,
+        30::bigint as amount_minor
+    """,
+    "stg_oltp__adjustments": """
+        'acct_1' as merchant_id, 'adj_1' as adjustment_id, 'EUR' as currency, 'approved' as status,
+        -250::bigint as amount_minor
+    """,
+    "stg_oltp__currency_conversions": """
+        'acct_1' as merchant_id, 'fx_1' as currency_conversion_id, 'EUR' as from_currency, 'JPY' as to_currency,
+        1000::bigint as from_amount_minor, 1634::bigint as to_amount_minor, 0::bigint as fee_minor
+    """,
+    "stg_oltp__coupons": """
+        'acct_1' as merchant_id, 'co_1' as coupon_id, cast(null as varchar) as currency, 'once' as duration,
+        2000 as percent_off_basis_points, cast(null as bigint) as amount_off_minor
+    """,
+    "stg_oltp__invoices": """
+        'acct_1' as merchant_id, 'in_1' as invoice_id, 'cus_1' as customer_id, 'EUR' as currency, 'open' as status,
+        'manual' as billing_reason, 1000::bigint as total_minor
+    """,
     "stg_oltp__ledger_entries": """
-        'lt_1' as ledger_transaction_id, 1 as entry_no, 'platform:bank:EUR' as ledger_account_id, 'EUR' as currency,
-        'D' as side, 100::bigint as amount_minor
+        'acct_1' as merchant_id, 'lt_1' as ledger_transaction_id, 1 as entry_no,
+        'acct_1:bank:EUR' as ledger_account_id, 'EUR' as currency, 'D' as side, 100::bigint as amount_minor
     """,
     "stg_documents__click_events": f"""
         'evt_1' as event_id, 'acct_1' as merchant_id, '/checkout' as page, '{{"items": 2}}' as properties,

@@ -181,7 +181,7 @@ def test_a_role_that_sees_neither_identity_nor_keys_suffices(
             oltp.execute("grant payments_app to lander")
             oltp.execute("revoke payments_replication from lander")
             with pytest.raises(
-                UsageError, match="shows lander only part of core.adjustments: grant payments_replication"
+                UsageError, match=r"shows lander only part of core\.adjustments: grant payments_replication"
             ):
                 land_oltp()
             oltp.execute("alter role lander bypassrls")
