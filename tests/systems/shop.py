@@ -1,5 +1,6 @@
 """A small business in the operational store, and payments through the SQL functions, as an application makes them."""
 
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -69,14 +70,13 @@ class Shop:
         intent_id: str | None = None,
         *,
         capture_method: str = "automatic",
-        application: str | None = None,
-        application_fee: int = 0,
+        application: tuple[str | None, int] = (None, 0),
     ) -> str:
-        """Create an intent."""
+        """Create an intent; an application is the merchant that takes a fee, and the fee."""
         return self._text(
             "select core.create_payment_intent(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             *(self.merchant_id, self.customer_id, amount, currency, self.payment_method_id, intent_id, self.at),
-            *(capture_method, application, application_fee),
+            *(capture_method, *application),
         )
 
     def confirm(self, intent_id: str, charge_id: str | None = None, failure_code: str | None = None) -> str:
@@ -142,9 +142,7 @@ class Shop:
 
     def advance(self, dispute_id: str, status: str) -> str:
         """Move a dispute on."""
-        return self._text(
-            "select core.advance_dispute(%s, %s, %s, %s)", self.merchant_id, dispute_id, status, self.at
-        )
+        return self._text("select core.advance_dispute(%s, %s, %s, %s)", self.merchant_id, dispute_id, status, self.at)
 
     def close(self, dispute_id: str, outcome: str) -> str:
         """Close a dispute as won or lost."""
@@ -188,10 +186,9 @@ class Shop:
         """Take a top-up back."""
         return self._text("select core.reverse_topup(%s, %s, %s)", self.merchant_id, topup_id, self.at)
 
-    def convert(
-        self, amount: int, source: str, target: str, rate: str, fee: int = 0, conversion_id: str | None = None
-    ) -> str:
-        """Convert available funds; the fee is in basis points."""
+    def convert(self, amount: int, pair: str, rate: str, fee: int = 0, conversion_id: str | None = None) -> str:
+        """Convert available funds from the first currency of a pair to the second; the fee is in basis points."""
+        source, target = pair.split("/")
         return self._text(
             "select core.convert_currency(%s, %s, %s, %s, %s::numeric, %s, %s, %s)",
             *(self.merchant_id, source, amount, target, rate, fee, conversion_id, self.at),
@@ -348,16 +345,20 @@ def busy_market(connection: psycopg.Connection) -> Shop:
     # Money between books: a fee of the market, a transfer, one taken back.
     for number in range(4):
         market.pay(5_000 + number)
-    shop.pay(4_000, charge_id="ch_fee", application="acct_market", application_fee=250)
+    shop.pay(4_000, charge_id="ch_fee", application=("acct_market", 250))
     shop.transfer("acct_market", 700, transfer_id="tr_kept")
     shop.reverse_transfer(shop.transfer("acct_market", 900, transfer_id="tr_back"))
     shop.top_up(10_000, topup_id="tu_kept")
     shop.reverse_top_up(shop.top_up(400, topup_id="tu_back"))
-    shop.convert(3_000, "EUR", "JPY", "163.4567", 50, "fx_1")
-    shop.convert(1_000, "EUR", "KWD", "0.3345", 0, "fx_2")
+    shop.convert(3_000, "EUR/JPY", "163.4567", 50, "fx_1")
+    shop.convert(1_000, "EUR/KWD", "0.3345", 0, "fx_2")
     # Payouts: one under way, one paid, one that failed, one that came back, and an automatic one.
     shop.payout(1_000, payout_id="po_open")
-    for payout, ends in {"po_paid": ["paid"], "po_failed": ["failed"], "po_back": ["in_transit", "paid", "failed"]}.items():
+    for payout, ends in {
+        "po_paid": ["paid"],
+        "po_failed": ["failed"],
+        "po_back": ["in_transit", "paid", "failed"],
+    }.items():
         shop.payout(500, payout_id=payout)
         for end in ends:
             shop.advance_payout(payout, end)
@@ -379,5 +380,23 @@ def busy_market(connection: psycopg.Connection) -> Shop:
     connection.execute("select core.decide_adjustment('acct_shop', 'adj_1', 'approved')")
     connection.execute("select core.decide_adjustment('acct_shop', 'adj_2', 'rejected')")
     connection.execute("reset session authorization")
-    connection.execute("select ledger.seal()")
+    seal(connection)
     return shop
+
+
+def seal(connection: psycopg.Connection) -> int:
+    """Seal all postings and return how many; a transaction that runs in the background makes seals wait for its end."""
+    sealed = 0
+    for _ in range(500):
+        sealed += int(one(connection, "select ledger.seal()")[0])
+        unsealed = "recorded_xid >= coalesce((select max(to_xid) from ledger.seals), '0')"
+        if one(connection, f"select not exists (select from ledger.transactions where {unsealed})")[0]:
+            return sealed
+        time.sleep(0.02)
+    raise AssertionError("a transaction that does not end keeps the ledger from being sealed")
+
+
+def one(connection: psycopg.Connection, query: str, *parameters: object) -> tuple[Any, ...]:
+    """Return the one row of a query."""
+    (row,) = connection.execute(query.encode(), parameters).fetchall()
+    return tuple(row)
