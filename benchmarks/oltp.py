@@ -33,6 +33,7 @@ TPCB = "tpcb"
 HOT, SPREAD = 1, 2
 """The merchants of these numbers are the hot ones, without and with buckets; the rest share the spread load."""
 PROMISED_RATIO = 1.2
+WARM_UP = 400
 _CUSTOMERS = 20
 _MOST_COPIES = 20
 _ACTING = "with acting as materialized (select set_config('app.merchant_id', 'acct_bench' || :m, true))"
@@ -97,16 +98,22 @@ class Driver:
 
     def payments(self, first: int, last: int) -> Load:
         """Pay at the merchants from one number to another."""
-        return self._measure(None, *self._script(first, last), "-n")
+        return self.script(PAYMENT, first=first, last=last)
 
     def pay(self, first: int, last: int, count: int) -> None:
         """Make this many payments."""
-        self._pgbench(None, *self._script(first, last), "-n", *self._shape(), "-t", str(max(1, count // self.clients)))
+        script = self._arguments(PAYMENT, first=first, last=last)
+        self._pgbench(None, *script, *self._shape(), "-t", str(max(1, count // self.clients)))
 
-    def _script(self, first: int, last: int) -> list[str]:
-        script = self.folder / "payment.sql"
-        script.write_text(PAYMENT, encoding="utf-8")
-        return ["-f", str(script), "-D", f"first={first}", "-D", f"last={last}"]
+    def script(self, text: str, **variables: int) -> Load:
+        """Run a script of pgbench with these variables."""
+        return self._measure(None, *self._arguments(text, **variables))
+
+    def _arguments(self, text: str, **variables: int) -> list[str]:
+        script = self.folder / "script.sql"
+        script.write_text(text, encoding="utf-8")
+        defined = (part for name, value in variables.items() for part in ("-D", f"{name}={value}"))
+        return ["-n", "-f", str(script), *defined]
 
     def _shape(self) -> list[str]:
         return ["-M", "prepared", "-c", str(self.clients), "-j", str(min(self.clients, os.cpu_count() or 1))]
@@ -148,7 +155,10 @@ def main() -> None:
         with connect(autocommit=True) as connection:
             connection.execute(f"create database {TPCB}")
             open_merchants(connection, last)
-        driver.payments(first, last)  # warm up
+        for merchants in ((first, last), (HOT, HOT), (SPREAD, SPREAD)):
+            driver.pay(*merchants, WARM_UP)
+        with connect(autocommit=True) as connection:
+            connection.execute("vacuum analyze")  # as autovacuum does within a minute; new connections plan by it
         tpcb = driver.tpcb()
         loads = {
             f"payments, {arguments.merchants} merchants": driver.payments(first, last),
@@ -169,13 +179,13 @@ def main() -> None:
         sys.exit(f"A history {arguments.growth} times as long takes more than a fifth of the throughput.")
 
 
-def show(title: str, loads: dict[str, Load], peer: Load) -> None:
+def show(title: str, loads: dict[str, Load], peer: Load, digits: int = 1) -> None:
     """Print loads, and what part of the first one's throughput each has."""
     grid = Grid(title=f"python {' '.join(sys.argv)}: {title}", title_justify="left")
     for column in ("what", "per second", "ratio", "p50 ms", "p95 ms", "p99 ms"):
         grid.add_column(column, justify="left" if column == "what" else "right")
     for what, load in loads.items():
-        times = (f"{time:.1f}" for time in (load.p50, load.p95, load.p99))
+        times = (f"{time:.{digits}f}" for time in (load.p50, load.p95, load.p99))
         grid.add_row(what, f"{load.tps:,.0f}", f"{load.tps / peer.tps:.2f}", *times)
     Console(width=120).print(grid)
 

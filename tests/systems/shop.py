@@ -388,7 +388,7 @@ def seal(connection: psycopg.Connection) -> int:
     """Seal all postings and return how many; a transaction that runs in the background makes seals wait for its end."""
     sealed = 0
     for _ in range(500):
-        sealed += one(connection, "select ledger.seal()")[0]
+        sealed += int(one(connection, "select ledger.seal()")[0])
         unsealed = "recorded_xid >= coalesce((select max(to_xid) from ledger.seals), '0')"
         if one(connection, f"select not exists (select from ledger.transactions where {unsealed})")[0]:
             return sealed

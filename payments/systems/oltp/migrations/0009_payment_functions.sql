@@ -428,6 +428,8 @@ begin
         updated_at = p_confirmed_at
     where i.merchant_id = p_merchant_id and i.payment_intent_id = p_payment_intent_id;
 
+    -- The ledger comes last: what it locks, other payments of the merchant wait for.
+    perform core.emit_charge(p_merchant_id, v_charge_id);
     if p_failure_code is null and v_is_manual then
         perform ledger.hold(
             p_merchant_id,
@@ -442,7 +444,6 @@ begin
     elsif p_failure_code is null then
         call core.book_charge(v_merchant, v_intent, v_charge_id, v_intent.amount_minor, p_confirmed_at);
     end if;
-    perform core.emit_charge(p_merchant_id, v_charge_id);
     return v_charge_id;
 end
 $$;
@@ -526,9 +527,9 @@ begin
         amount_capturable_minor = 0,
         updated_at = p_captured_at
     where i.merchant_id = p_merchant_id and i.payment_intent_id = p_payment_intent_id;
+    perform core.emit_charge(p_merchant_id, v_charge_id);
     call ledger.resolve_hold(p_merchant_id, v_charge_id, 'posted', v_amount, p_captured_at);
     call core.book_charge(v_merchant, v_intent, v_charge_id, v_amount, p_captured_at);
-    perform core.emit_charge(p_merchant_id, v_charge_id);
     return v_charge_id;
 end
 $$;

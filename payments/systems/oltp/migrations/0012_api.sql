@@ -7,7 +7,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_id text;
-    v_object jsonb;
+    v_failure_code text;
 begin
     case p_operation
         when 'payment_intents.create' then
@@ -109,13 +109,15 @@ begin
     end case;
 
     -- A decline is an answer, not an error: it is kept and repeated like any other.
-    select to_jsonb(c) into v_object
-    from core.charges as c
-    where c.merchant_id = p_merchant_id and c.charge_id = v_id;
+    if v_id like 'ch\_%' then
+        select c.failure_code into v_failure_code
+        from core.charges as c
+        where c.merchant_id = p_merchant_id and c.charge_id = v_id and c.status = 'failed';
+    end if;
     return jsonb_build_object(
-        'status', case when v_object ->> 'status' = 'failed' then 402 else 200 end,
+        'status', case when v_failure_code is null then 200 else 402 end,
         'id', v_id,
-        'failure_code', v_object ->> 'failure_code'
+        'failure_code', v_failure_code
     );
 end
 $$;
