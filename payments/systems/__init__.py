@@ -1,21 +1,27 @@
 """The operational systems, together: started with their schema applied, stopped, and described."""
 
+from dataclasses import replace
+
+from psycopg import errors
+
 from payments.systems.documents import server as documents_server
 from payments.systems.documents.collections import apply_collections
 from payments.systems.oltp import replica
 from payments.systems.oltp import server as oltp_server
 from payments.systems.oltp.migrations import migrate
+from payments.systems.oltp.partitions import create_months, stray_rows
 from payments.systems.status import StoreStatus
 
 
 def start_all() -> None:
-    """Start what is embedded, then apply the migrations and the collections; what is up to date stays as it is.
+    """Start what is embedded, then apply migrations, coming months and collections; what is up to date stays as it is.
 
     Raises UsageError when a store cannot be started or reached.
     """
     oltp_server.start()
     documents_server.start()
     migrate()
+    create_months()
     apply_collections()
 
 
@@ -34,4 +40,20 @@ def destroy_all() -> None:
 def statuses() -> list[StoreStatus]:
     """Ask each store how it is."""
     standby = replica.store_status()
-    return [oltp_server.status(), *([] if standby is None else [standby]), documents_server.status()]
+    return [
+        _with_stray_rows(oltp_server.status()),
+        *([] if standby is None else [standby]),
+        documents_server.status(),
+    ]
+
+
+def _with_stray_rows(found: StoreStatus) -> StoreStatus:
+    """Add a warning about rows that stand outside the partition of their month."""
+    if not found.is_running:
+        return found
+    try:
+        strays = sum(stray_rows().values())
+    except (errors.UndefinedTable, errors.UndefinedFunction, errors.InvalidSchemaName, errors.InsufficientPrivilege):
+        return found  # no schema yet, or a login that may not ask
+    warnings = (f"{strays} rows outside their month: run payments partitions create",) if strays else ()
+    return replace(found, missing=(*found.missing, *warnings))

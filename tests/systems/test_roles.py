@@ -67,7 +67,7 @@ POLICY = (
     Rule((APP,), READ, "ledger.general_ledger ops.outbox identity.customers vault.subjects", OWN),
     Rule((AUDITOR, OPERATOR), READ, "ledger.general_ledger ledger.seals ops.audit_log"),
     Rule((REPLICATION, OPERATOR), READ, "ops.outbox"),
-    Rule((OPERATOR,), READ, "ops.idempotency_keys"),
+    Rule((OPERATOR,), READ, "ops.idempotency_keys ops.monthly_tables"),
     Rule(
         (APP,),
         ("insert", "update"),
@@ -83,7 +83,7 @@ POLICY = (
     Rule(
         (OPERATOR,),
         ("execute",),
-        "ledger.seal ledger.close_period ops.ensure_months ops.stray_rows ops.forget_idempotency_keys "
+        "ledger.seal ledger.close_period ops.ensure_months ops.stray_rows ops.stray_months ops.forget_idempotency_keys "
         "core.expire_authorizations core.settle_due core.settle_day core.create_payout core.advance_payout "
         "core.close_refund core.open_dispute core.advance_dispute core.close_dispute core.bill_subscription "
         "core.end_invoice core.reverse_topup core.propose_adjustment core.decide_adjustment",

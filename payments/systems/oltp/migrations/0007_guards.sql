@@ -132,6 +132,7 @@ begin
 end
 $$;
 
+call ledger.protect('vault.subjects', 'delete');
 call ledger.protect('identity.customers', 'delete');
 call ledger.protect('core.early_fraud_warnings', 'delete');
 call ledger.protect('core.discounts', 'delete');

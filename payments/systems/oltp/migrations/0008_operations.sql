@@ -269,6 +269,26 @@ end
 $$;
 comment on function ops.stray_rows is 'How many rows stand in the default partitions, where none should be.';
 
+create function ops.stray_months() returns setof date
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_table record;
+begin
+    for v_table in
+        select m.table_name, m.time_column from ops.monthly_tables as m order by m.table_name
+    loop
+        return query execute format(
+            'select distinct ledger.period_of(%I) from %s_default', v_table.time_column, v_table.table_name
+        );
+    end loop;
+end
+$$;
+comment on function ops.stray_months is 'The months of the rows that stand in the default partitions.';
+
 create function ops.forget_idempotency_keys(p_before timestamptz default now() - interval '24 hours') returns bigint
 language sql
 security definer

@@ -112,7 +112,7 @@ create policy of_platform on ops.audit_log for select to payments_auditor, payme
 create policy of_platform on ops.idempotency_keys for select to payments_operator using (true);
 grant select on ops.outbox to payments_replication, payments_operator;
 grant select on ops.audit_log to payments_auditor, payments_operator;
-grant select on ops.idempotency_keys to payments_operator;
+grant select on ops.idempotency_keys, ops.monthly_tables to payments_operator;
 
 grant select on ledger.seals to payments_replication, payments_auditor, payments_operator;
 grant execute on function ledger.broken_seals, ledger.content_of, ledger.seal_hash to payments_auditor, payments_operator;
@@ -120,7 +120,7 @@ grant execute on function ledger.trial_balance to payments_analyst, payments_aud
 grant execute on function ledger.account_id to payments_analyst, payments_auditor, payments_operator;
 
 grant execute on function
-ledger.seal, ops.ensure_months, ops.stray_rows, ops.forget_idempotency_keys, core.expire_authorizations,
+ledger.seal, ops.ensure_months, ops.stray_rows, ops.stray_months, ops.forget_idempotency_keys, core.expire_authorizations,
 core.settle_due, core.settle_day, core.create_payout, core.advance_payout, core.close_refund, core.open_dispute,
 core.advance_dispute, core.close_dispute, core.bill_subscription, core.end_invoice, core.reverse_topup,
 core.propose_adjustment, core.decide_adjustment
