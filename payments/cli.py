@@ -345,13 +345,14 @@ def drill(
     import threading
 
     from payments.settings import settings
-    from payments.simulation.traffic import run_traffic  # type: ignore[import-not-found, import-untyped, unused-ignore]
     from payments.systems.oltp.drill import TrafficReport
     from payments.systems.oltp.drill import drill as run
 
     chosen = secrets.randbelow(1_000_000) if seed is None else seed
 
     def traffic(stop: threading.Event) -> TrafficReport:
+        from payments.simulation.traffic import run_traffic  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
         found: TrafficReport = run_traffic(tps=tps, seconds=3_600, clients=clients, seed=chosen, stop=stop)
         return found
 

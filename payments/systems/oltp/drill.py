@@ -152,12 +152,16 @@ def _go_back(chance: random.Random) -> Recovery:
     with connect(autocommit=True) as connection:
         row = connection.execute(
             """
-            select max(pg_xact_commit_timestamp(xmin)) from core.balance_transactions
-            """
+            select min(c.committed_at), max(c.committed_at)
+            from core.balance_transactions as b
+            cross join lateral (select pg_xact_commit_timestamp(b.xmin) as committed_at) as c
+            where c.committed_at > %s
+            """,
+            (earliest,),
         ).fetchone()
-        if row is None or row[0] is None or row[0] <= earliest:
+        if row is None or row[0] is None:
             raise UsageError("The traffic made no payment after the backup: let the drill run longer.")
-        moment = earliest + (row[0] - earliest) * chance.random()
+        moment = row[0] + (row[1] - row[0]) * chance.random()
         expected = _movements(connection, moment)
     began = time.monotonic()
     backup.restore(moment)
