@@ -518,6 +518,51 @@ def _day(option: str, text: str | None) -> date | None:
         raise UsageError(f"{option} takes a day as YYYY-MM-DD, but it is {text!r}") from None
 
 
+@app.command()
+def drill(
+    seconds: Annotated[float, typer.Option(min=1, help="Traffic before the loss at most, and half of it after.")] = 10,
+    tps: Annotated[float, typer.Option(min=1, help="Payments a second.")] = 50,
+    clients: Annotated[int, typer.Option(min=1, help="Clients at once.")] = 4,
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed of the moments; by default a new one.")] = None,
+    synchronous: Annotated[
+        bool | None, typer.Option(help="Let commits wait for the standby; by default PAYMENTS_SYNCHRONOUS_REPLICA.")
+    ] = None,
+) -> None:
+    """Rehearse a failover and a restore in a scratch store; print RPO and RTO; exit 1 when anything was lost."""
+    import secrets
+    import threading
+
+    from payments.settings import settings
+    from payments.systems.oltp.drill import TrafficReport
+    from payments.systems.oltp.drill import drill as run
+
+    chosen = secrets.randbelow(1_000_000) if seed is None else seed
+
+    def traffic(stop: threading.Event) -> TrafficReport:
+        from payments.simulation.traffic import run_traffic  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+        found: TrafficReport = run_traffic(tps=tps, seconds=3_600, clients=clients, seed=chosen, stop=stop)
+        return found
+
+    report = run(
+        traffic=traffic,
+        seconds=seconds,
+        seed=chosen,
+        synchronous=settings().synchronous_replica if synchronous is None else synchronous,
+    )
+    mode = "synchronous" if report.is_synchronous else "asynchronous"
+    rows: list[list[object]] = [
+        [r.name, f"{r.lost} of {r.expected:,} {r.detail}", r.surplus, f"{r.seconds:.2f} s", "; ".join(r.faults)]
+        for r in report.recoveries
+    ]
+    _print_table(
+        f"Drill: seed {report.seed}, {mode} standby",
+        ["recovery", "RPO: lost", "surplus", "RTO", "broken"],
+        rows,
+    )
+    _exit_unless(report.passed)
+
+
 def _yes(holds: bool) -> str:
     return "yes" if holds else "NO"
 
