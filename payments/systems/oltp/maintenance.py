@@ -1,12 +1,9 @@
 """What the operational store needs done regularly, whoever calls for it: partitions, expiry, settlement, seals."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from payments.systems.oltp.connection import connect
-
-# The current month and at least the next two: a maintenance that fails for weeks strands no row.
-_AHEAD = timedelta(days=62)
+from payments.systems.oltp.partitions import create_months
 
 
 @dataclass(frozen=True)
@@ -27,11 +24,10 @@ def maintain() -> Maintenance:
     arrived, forgets idempotency keys older than 24 hours, and seals what the ledger recorded since the last round.
 
     Raises:
-        UsageError: the store cannot be reached.
+        UsageError: the store cannot be reached, or its tables are in use for too long to make partitions.
     """
-    today = datetime.now(UTC).date()
+    partitions = create_months()
     with connect(autocommit=True) as connection:
-        partitions = connection.execute("select ops.ensure_months(%s, %s)", (today, today + _AHEAD)).fetchall()
         expired = _number(connection.execute("select core.expire_authorizations()").fetchone())
         due = connection.execute(
             """
@@ -43,7 +39,7 @@ def maintain() -> Maintenance:
         settled = sum(_number(connection.execute("select core.settle_due(%s, %s)", pair).fetchone()) for pair in due)
         forgotten = _number(connection.execute("select ops.forget_idempotency_keys()").fetchone())
         sealed = _number(connection.execute("select ledger.seal()").fetchone())
-    return Maintenance(tuple(name for (name,) in partitions), expired, settled, forgotten, sealed)
+    return Maintenance(tuple(partitions), expired, settled, forgotten, sealed)
 
 
 def _number(row: tuple[int, ...] | None) -> int:
