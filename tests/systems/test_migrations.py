@@ -133,7 +133,9 @@ def test_declared_triggers_are_those_that_stand(empty_database: psycopg.Connecti
         from pg_trigger as t
         inner join pg_class as r on t.tgrelid = r.oid
         inner join pg_namespace as n on r.relnamespace = n.oid
-        where not t.tgisinternal and not r.relispartition and n.nspname in ('core', 'ledger', 'identity', 'vault', 'ops')
+        where not t.tgisinternal
+            and not r.relispartition
+            and n.nspname in ('core', 'ledger', 'identity', 'vault', 'ops')
         order by 1, 2
         """
     ).fetchall()
