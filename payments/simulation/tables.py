@@ -10,6 +10,7 @@ import pyarrow as pa
 from payments.simulation.aftermath import DISPUTE_REASONS, DISPUTE_STATUSES, REFUND_REASONS, REFUND_STATUSES
 from payments.simulation.arrays import Values
 from payments.simulation.balance_tables import balance_tables
+from payments.simulation.billing_tables import billing_tables
 from payments.simulation.business import CANCELED, CANCELLATION_REASONS, INTENT_STATUSES
 from payments.simulation.columns import (
     CURRENCIES,
@@ -82,6 +83,7 @@ class Tables(Names):
             self._charges(ring),
             *ledger,
             *balance,
+            *billing_tables(self),
             self._refunds(),
             self._disputes(),
             self._merchants(),
