@@ -16,6 +16,16 @@ from payments.simulation.aftermath import (
 from payments.simulation.arrays import Flags, Ints
 from payments.simulation.authorizations import HELD, POSTED, Authorized, authorize
 from payments.simulation.books import Settled, payment_movements, payment_postings, settle
+from payments.simulation.checkout import (
+    Reviews,
+    Sessions,
+    SetupIntents,
+    Warnings,
+    checkout_sessions,
+    early_warnings,
+    reviews,
+    setup_intents,
+)
 from payments.simulation.fraud import card_testing, fraud_budget, stolen_cards
 from payments.simulation.invoices import Billing, Payments, bill, invoice_postings
 from payments.simulation.movements import BalanceTransactions, move_all
@@ -82,6 +92,10 @@ class Business:
     charge_score: Ints
     refunds: Refunds
     disputes: Disputes
+    sessions: Sessions
+    setups: SetupIntents
+    reviews: Reviews
+    warnings: Warnings
     settled: Settled
     holds: Holds
     billing: Billing
@@ -106,12 +120,14 @@ def build_business(plan: Plan) -> Business:
     application = platform[sales.merchant]
     refunded, updated, version = _charge_endings(charges, holds, refunds, disputes)
     customer_created, method_created = _first_seen(streams, plan, population, intents, charges)
+    payments = Payments(population, customer_created, intents, charges, sales, refunds)
     billing = bill(
         streams,
         plan,
         subscribed,
-        Payments(population, customer_created, intents, charges, sales, refunds),
+        payments,
     )
+    setups, scores = setup_intents(streams, plan, payments, method_created), anomaly_scores(streams, charges)
     movements = payment_movements(sales, application, refunds, disputes)
     postings = payment_postings(sales, application, settled, refunds, disputes)
     postings += invoice_postings(population, billing)
@@ -133,9 +149,13 @@ def build_business(plan: Plan) -> Business:
         charge_refunded=refunded,
         charge_updated=updated,
         charge_version=version,
-        charge_score=anomaly_scores(streams, charges),
+        charge_score=scores,
         refunds=refunds,
         disputes=disputes,
+        sessions=checkout_sessions(streams, plan, payments, subscribed.cycles, setups),
+        setups=setups,
+        reviews=reviews(streams, plan, payments, scores),
+        warnings=early_warnings(streams, plan, payments, disputes, refunded),
         settled=settled,
         holds=holds,
         billing=billing,

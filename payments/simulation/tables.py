@@ -12,6 +12,7 @@ from payments.simulation.arrays import Values
 from payments.simulation.balance_tables import balance_tables
 from payments.simulation.billing_tables import billing_tables
 from payments.simulation.business import CANCELED, CANCELLATION_REASONS, INTENT_STATUSES
+from payments.simulation.checkout_tables import checkout_tables
 from payments.simulation.columns import (
     CURRENCIES,
     Column,
@@ -84,6 +85,7 @@ class Tables(Names):
             *ledger,
             *balance,
             *billing_tables(self),
+            *checkout_tables(self),
             self._refunds(),
             self._disputes(),
             self._merchants(),
