@@ -13,6 +13,7 @@ from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.oltp.check import check
 from payments.systems.oltp.connection import connect, dsn
+from payments.systems.oltp.invariants.payments import VERSIONED
 from payments.systems.oltp.migrations import MIGRATIONS, SEEDS, migrate, read_migrations
 from tests.conftest import Servers
 
@@ -113,7 +114,7 @@ def test_declared_foreign_keys_are_those_that_stand(empty_database: psycopg.Conn
         from pg_constraint as c
         inner join pg_class as r on c.conrelid = r.oid
         inner join pg_namespace as n on r.relnamespace = n.oid
-        where c.contype = 'f' and n.nspname in ('core', 'ledger', 'identity', 'vault')
+        where c.contype = 'f' and c.conparentid = 0 and n.nspname in ('core', 'ledger', 'identity', 'vault', 'ops')
         order by 1, 2
         """
     ).fetchall()
@@ -122,6 +123,30 @@ def test_declared_foreign_keys_are_those_that_stand(empty_database: psycopg.Conn
     ).fetchall()
     assert standing == declared
     assert len(standing) > 20
+
+
+def test_declared_triggers_are_those_that_stand(empty_database: psycopg.Connection) -> None:
+    migrate()
+    standing = empty_database.execute(
+        """
+        select format('%I.%I', n.nspname, r.relname), t.tgname, t.tgtype
+        from pg_trigger as t
+        inner join pg_class as r on t.tgrelid = r.oid
+        inner join pg_namespace as n on r.relnamespace = n.oid
+        where not t.tgisinternal
+            and not r.relispartition
+            and n.nspname in ('core', 'ledger', 'identity', 'vault', 'ops')
+        order by 1, 2
+        """
+    ).fetchall()
+    declared = empty_database.execute(
+        "select table_name, trigger_name, trigger_type from rules.triggers order by 1, 2"
+    ).fetchall()
+    assert standing == declared
+    versioned = empty_database.execute(
+        "select table_name from rules.triggers where trigger_name = 'versioned' and table_name like 'core.%' order by 1"
+    ).fetchall()
+    assert [name for (name,) in versioned] == sorted(VERSIONED), "the checker knows every table with versions"
 
 
 def test_a_store_without_a_schema_cannot_be_checked(empty_database: psycopg.Connection) -> None:

@@ -137,7 +137,7 @@ create index holds_pending on ledger.holds (expires_at) where status = 'pending'
 create table ledger.closed_periods (
     period date primary key check (period = date_trunc('month', period)),
     closed_by text not null default session_user,
-    closed_at timestamptz not null default now()
+    closed_at timestamptz not null default clock_timestamp()
 );
 comment on table ledger.closed_periods is 'One row a month (UTC) that is closed: nothing posts into it any more.';
 

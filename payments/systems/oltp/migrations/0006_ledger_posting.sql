@@ -171,6 +171,7 @@ as $$
 declare
     v_ids text [];
     v_present bigint;
+    v_account record;
 begin
     select array_agg(distinct ledger.account_id(w.merchant_id, w.code, w.currency, w.bucket)) into v_ids
     from unnest(p_merchant_ids, p_codes, p_currencies, p_buckets) as w (merchant_id, code, currency, bucket);
@@ -179,23 +180,46 @@ begin
     where a.merchant_id = any(p_merchant_ids) and a.ledger_account_id = any(v_ids);
 
     if v_present < cardinality(v_ids) then
-        insert into ledger.accounts (merchant_id, ledger_account_id, code, currency, bucket, normal_side, is_protected)
-        select
-            w.merchant_id,
-            ledger.account_id(w.merchant_id, w.code, w.currency, w.bucket) as ledger_account_id,
-            w.code,
-            w.currency,
-            w.bucket,
-            c.normal_side,
-            c.is_protected
-        from (
-            select distinct u.merchant_id, u.code, u.currency, u.bucket
-            from unnest(p_merchant_ids, p_codes, p_currencies, p_buckets) as u (merchant_id, code, currency, bucket)
-        ) as w
-        left join ledger.account_codes as c on w.code = c.code
-        order by ledger_account_id
-        -- No conflict target: with one, a race on the table's other unique index would raise.
-        on conflict do nothing;
+        -- One by one: to make an account is to lock it, and has its turn in the order too.
+        for v_account in
+            select
+                w.merchant_id,
+                ledger.account_id(w.merchant_id, w.code, w.currency, w.bucket) as ledger_account_id,
+                w.code,
+                w.currency,
+                w.bucket,
+                c.normal_side,
+                c.is_protected
+            from (
+                select distinct u.merchant_id, u.code, u.currency, u.bucket
+                from unnest(p_merchant_ids, p_codes, p_currencies, p_buckets) as u (merchant_id, code, currency, bucket)
+            ) as w
+            left join ledger.account_codes as c on w.code = c.code
+            order by ledger_account_id
+        loop
+            perform from ledger.accounts as a
+            where a.merchant_id = v_account.merchant_id and a.ledger_account_id = v_account.ledger_account_id
+            for no key update;
+            continue when found;
+            insert into ledger.accounts (
+                merchant_id, ledger_account_id, code, currency, bucket, normal_side, is_protected
+            )
+            values (
+                v_account.merchant_id,
+                v_account.ledger_account_id,
+                v_account.code,
+                v_account.currency,
+                v_account.bucket,
+                v_account.normal_side,
+                v_account.is_protected
+            )
+            -- No conflict target: with one, a race on the table's other unique index would raise.
+            on conflict do nothing;
+            perform from ledger.accounts as a
+            where a.merchant_id = v_account.merchant_id and a.ledger_account_id = v_account.ledger_account_id
+            for no key update;
+        end loop;
+        return;
     end if;
 
     perform from ledger.accounts as a
@@ -500,7 +524,10 @@ begin
         raise exception 'a period is closed by its first day, after its end: % cannot be', p_period
             using errcode = 'check_violation';
     end if;
-    perform pg_advisory_xact_lock(5432002, p_period - date '2000-01-01');
+    -- Tried until it is free: postings that queued behind a lock that waits could wait for each other.
+    while not pg_try_advisory_xact_lock(5432002, p_period - date '2000-01-01') loop
+        perform pg_sleep(0.01);
+    end loop;
     insert into ledger.closed_periods (period) values (p_period) on conflict do nothing;
     if found then
         call ops.record(null, 'ledger.closed_periods', 'close period', p_period::text, '{}');

@@ -270,6 +270,16 @@ begin
         ('merchant_pending', p_intent.currency, 'C', p_amount_minor - v_fee, v_bucket),
         ('fee_revenue', p_intent.currency, 'C', v_fee, v_bucket)
     ]::ledger.leg []);
+    -- Asked behind the lock on the accounts, which settlement takes before it reads the charges of the day.
+    if exists (
+        select from core.settlements as s
+        where s.merchant_id = p_merchant.merchant_id
+            and s.currency = p_intent.currency
+            and s.day = (p_at at time zone 'UTC')::date
+    ) then
+        raise exception 'the charges of % are settled: charge % comes too late', (p_at at time zone 'UTC')::date, p_charge_id
+            using errcode = 'check_violation';
+    end if;
     if v_application_fee > 0 then
         insert into core.application_fees (
             merchant_id, application_fee_id, charge_id, application_merchant_id, amount_minor, currency, created_at
@@ -331,7 +341,14 @@ begin
     where c.merchant_id = p_merchant_id and c.charge_id = v_charge_id;
     if found then
         if v_existing.payment_intent_id <> p_payment_intent_id
-            or v_existing.failure_code is distinct from p_failure_code
+            or (
+                v_existing.failure_code is distinct from p_failure_code
+                -- A charge that was authorized, and voided since, is the same charge.
+                and not (
+                    p_failure_code is null
+                    and v_existing.failure_code in ('authorization_voided', 'authorization_expired')
+                )
+            )
             or v_existing.payment_method_id <> coalesce(p_payment_method_id, v_existing.payment_method_id)
         then
             raise exception 'charge % exists with other terms', v_charge_id using errcode = 'unique_violation';
@@ -575,6 +592,8 @@ begin
         inner join core.payment_intents as i
             on c.merchant_id = i.merchant_id and c.payment_intent_id = i.payment_intent_id
         where h.status = 'pending' and h.expires_at <= p_until and i.status = 'requires_capture'
+        -- In the order of the accounts that they release, as every other posting locks them.
+        order by h.debit_account_id
         for no key update of i skip locked
     loop
         perform core.cancel_payment_intent(v_row.merchant_id, v_row.payment_intent_id, 'expired', p_until);
@@ -600,6 +619,39 @@ begin
     if v_settled_at > now() then
         raise exception 'charges of % settle at %', p_day, v_settled_at using errcode = 'check_violation';
     end if;
+    if not exists (
+        select from core.balance_transactions as b
+        where
+            b.merchant_id = p_merchant_id
+            and b.currency = p_currency
+            and b.type = 'charge'
+            and b.created_at >= v_start
+            and b.created_at < v_start + interval '24 hours'
+    ) then
+        return null;
+    end if;
+    -- All buckets before the charges are read: none can be booked into the day meanwhile, and days in a row lock the same.
+    perform ledger.lock_accounts(
+        array_agg(p_merchant_id), array_agg(w.code), array_agg(p_currency), array_agg(w.bucket)
+    )
+    from (
+        select c.code, b.bucket
+        from ledger.account_codes as c
+        cross join (
+            select generate_series(0, m.ledger_buckets - 1) as bucket
+            from core.merchants as m
+            where m.merchant_id = p_merchant_id
+        ) as b
+        where c.code in ('card_receivable', 'merchant_pending')
+        union
+        select a.code, a.bucket::integer
+        from ledger.accounts as a
+        where a.merchant_id = p_merchant_id
+            and a.code in ('card_receivable', 'merchant_pending')
+            and a.currency = p_currency
+        union
+        values ('bank', 0), ('merchant_available', 0)
+    ) as w;
     -- Per bucket, as the charges were booked.
     with
     booked as (
@@ -630,9 +682,6 @@ begin
         )
     into v_amount, v_net, v_legs
     from booked as b;
-    if v_amount is null then
-        return null;
-    end if;
     insert into core.settlements (merchant_id, currency, day, amount_minor, net_minor, settled_at)
     values (p_merchant_id, p_currency, p_day, v_amount, coalesce(v_net, 0), v_settled_at)
     on conflict do nothing;

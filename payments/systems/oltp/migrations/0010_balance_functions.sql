@@ -17,6 +17,14 @@ declare
     v_due text [];
     v_amount bigint := p_amount_minor;
 begin
+    perform core.settle_due(p_merchant_id, p_currency, p_created_at);
+    -- The lock on the balance puts payouts one behind the other; what each pays out is read behind it.
+    perform ledger.lock_accounts(
+        array[p_merchant_id, p_merchant_id],
+        array['merchant_available', 'payout_in_transit'],
+        array[p_currency, p_currency],
+        array[0, 0]
+    );
     select * into v_existing
     from core.payouts as p
     where p.merchant_id = p_merchant_id and p.payout_id = v_payout_id;
@@ -28,15 +36,6 @@ begin
         end if;
         return v_payout_id;
     end if;
-
-    perform core.settle_due(p_merchant_id, p_currency, p_created_at);
-    -- The lock on the balance puts payouts one behind the other; what each pays out is read behind it.
-    perform ledger.lock_accounts(
-        array[p_merchant_id, p_merchant_id],
-        array['merchant_available', 'payout_in_transit'],
-        array[p_currency, p_currency],
-        array[0, 0]
-    );
     v_available := ledger.available(p_merchant_id, p_currency);
     if p_amount_minor is null then
         select array_agg(b.balance_transaction_id), coalesce(sum(b.net_minor), 0)::bigint into v_due, v_amount
@@ -408,24 +407,15 @@ declare
     v_shift integer;
     v_gross bigint;
     v_fee bigint;
+    -- The rate that the conversion keeps is the one it is made at.
+    v_rate numeric(20, 10) := p_rate;
 begin
-    select * into v_existing
-    from core.currency_conversions as c
-    where c.merchant_id = p_merchant_id and c.currency_conversion_id = v_id;
-    if found then
-        if (v_existing.from_currency, v_existing.from_amount_minor, v_existing.to_currency, v_existing.rate)
-            is distinct from (p_from_currency::char(3), p_amount_minor, p_to_currency::char(3), p_rate::numeric(20, 10))
-        then
-            raise exception 'conversion % exists with other terms', v_id using errcode = 'unique_violation';
-        end if;
-        return v_id;
-    end if;
     select t.exponent - f.exponent into strict v_shift
     from core.currencies as f
     cross join core.currencies as t
     where f.currency = p_from_currency and t.currency = p_to_currency;
     -- Rounded down: a fraction of a minor unit stays with the side that gives liquidity.
-    v_gross := floor(p_amount_minor * p_rate * 10::numeric ^ v_shift)::bigint;
+    v_gross := floor(p_amount_minor * v_rate * 10::numeric ^ v_shift)::bigint;
     v_fee := ceil(v_gross::numeric * p_fee_basis_points / 10000)::bigint;
 
     perform ledger.lock_accounts(
@@ -434,6 +424,17 @@ begin
         array[p_from_currency, p_from_currency, p_to_currency, p_to_currency, p_to_currency],
         array[0, 0, 0, 0, 0]
     );
+    select * into v_existing
+    from core.currency_conversions as c
+    where c.merchant_id = p_merchant_id and c.currency_conversion_id = v_id;
+    if found then
+        if (v_existing.from_currency, v_existing.from_amount_minor, v_existing.to_currency, v_existing.rate)
+            is distinct from (p_from_currency::char(3), p_amount_minor, p_to_currency::char(3), v_rate)
+        then
+            raise exception 'conversion % exists with other terms', v_id using errcode = 'unique_violation';
+        end if;
+        return v_id;
+    end if;
     if ledger.available(p_merchant_id, p_from_currency) < p_amount_minor then
         raise exception 'merchant % has less than % available in %', p_merchant_id, p_amount_minor, p_from_currency
             using errcode = 'check_violation';
@@ -450,7 +451,7 @@ begin
         created_at
     )
     values (
-        p_merchant_id, v_id, p_from_currency, p_amount_minor, p_to_currency, v_gross, v_fee, p_rate, p_created_at
+        p_merchant_id, v_id, p_from_currency, p_amount_minor, p_to_currency, v_gross, v_fee, v_rate, p_created_at
     );
     call core.move_balance(
         p_merchant_id, 'conversion_out', v_id, -p_amount_minor, '{}', p_from_currency, p_created_at, p_created_at
@@ -513,6 +514,13 @@ declare
 begin
     if p_decision is null or p_decision not in ('approved', 'rejected') then
         raise exception 'an adjustment is approved or rejected, not %', p_decision using errcode = 'check_violation';
+    end if;
+    select * into v_adjustment
+    from core.adjustments as a
+    where a.merchant_id = p_merchant_id and a.adjustment_id = p_adjustment_id
+    for no key update;
+    if v_adjustment.status = p_decision then
+        return p_adjustment_id;
     end if;
     -- The table refuses a decision by whoever proposed (maker_is_not_checker): the role that logged in, not a setting.
     update core.adjustments as a

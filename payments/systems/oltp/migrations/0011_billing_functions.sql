@@ -232,6 +232,13 @@ begin
             p_created_at => p_paid_at
         );
     end if;
+    -- The accounts of the invoice before those of the charge, as where an invoice is finalized and paid in one go.
+    perform ledger.lock_accounts(
+        array[p_merchant_id, p_merchant_id],
+        array['invoice_clearing', 'invoice_receivable'],
+        array_fill(v_invoice.currency::text, array[2]),
+        array[0, 0]
+    );
     v_charge_id := core.confirm_payment_intent(
         p_merchant_id, v_intent_id, p_payment_method_id, p_failure_code, p_confirmed_at => p_paid_at
     );
@@ -281,6 +288,15 @@ begin
         select from core.credit_notes as c
         where c.merchant_id = p_merchant_id and c.credit_note_id = v_id
     ) then
+        if not exists (
+            select from core.credit_notes as c
+            where c.merchant_id = p_merchant_id
+                and c.credit_note_id = v_id
+                and c.invoice_id = p_invoice_id
+                and c.amount_minor = p_amount_minor
+        ) then
+            raise exception 'credit note % exists with other terms', v_id using errcode = 'unique_violation';
+        end if;
         return v_id;
     end if;
     if v_invoice.status = 'paid' then

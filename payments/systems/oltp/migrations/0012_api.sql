@@ -149,7 +149,7 @@ begin
     from ops.idempotency_keys as k
     where k.merchant_id = p_merchant_id and k.idempotency_key = p_idempotency_key;
     if found then
-        if v_known.operation <> p_operation or v_known.request_hash <> v_hash then
+        if v_known.operation is distinct from p_operation or v_known.request_hash is distinct from v_hash then
             raise exception 'this idempotency key was used with other parameters'
                 using errcode = 'invalid_parameter_value', hint = 'Use a new key for a new request.';
         end if;
