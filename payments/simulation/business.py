@@ -16,7 +16,18 @@ from payments.simulation.aftermath import (
 from payments.simulation.arrays import Flags, Ints
 from payments.simulation.authorizations import HELD, POSTED, Authorized, authorize
 from payments.simulation.books import Settled, payment_movements, payment_postings, settle
+from payments.simulation.checkout import (
+    Reviews,
+    Sessions,
+    SetupIntents,
+    Warnings,
+    checkout_sessions,
+    early_warnings,
+    reviews,
+    setup_intents,
+)
 from payments.simulation.fraud import card_testing, fraud_budget, stolen_cards
+from payments.simulation.invoices import Billing, Payments, bill, invoice_postings
 from payments.simulation.movements import BalanceTransactions, move_all
 from payments.simulation.plan import DAY, SECOND, Plan
 from payments.simulation.platforms import application_fees, platforms_of
@@ -33,6 +44,7 @@ from payments.simulation.purchases import (
     take,
 )
 from payments.simulation.streams import Streams
+from payments.simulation.subscriptions import Subscribed, subscribe
 from payments.simulation.treasury import (
     Treasury,
     adjust,
@@ -80,8 +92,13 @@ class Business:
     charge_score: Ints
     refunds: Refunds
     disputes: Disputes
+    sessions: Sessions
+    setups: SetupIntents
+    reviews: Reviews
+    warnings: Warnings
     settled: Settled
     holds: Holds
+    billing: Billing
     treasury: Treasury
     balance: BalanceTransactions
     paid_out_by: Ints
@@ -93,7 +110,7 @@ class Business:
 def build_business(plan: Plan) -> Business:
     """Draw the history of a plan: exactly `plan.transactions` charges."""
     streams = Streams(plan.seed)
-    population, intents, drawn = _payments(streams, plan)
+    population, intents, drawn, subscribed = _payments(streams, plan)
     authorized = authorize(streams, plan, population, intents, drawn)
     charges, holds = authorized.charges, authorized.holds
     platform, application_fee = _platform_shares(population, intents)
@@ -102,19 +119,28 @@ def build_business(plan: Plan) -> Business:
     settled = settle(plan, sales)
     application = platform[sales.merchant]
     refunded, updated, version = _charge_endings(charges, holds, refunds, disputes)
+    customer_created, method_created = _first_seen(streams, plan, population, intents, charges)
+    payments = Payments(population, customer_created, intents, charges, sales, refunds)
+    billing = bill(
+        streams,
+        plan,
+        subscribed,
+        payments,
+    )
+    setups, scores = setup_intents(streams, plan, payments, method_created), anomaly_scores(streams, charges)
     movements = payment_movements(sales, application, refunds, disputes)
     postings = payment_postings(sales, application, settled, refunds, disputes)
+    postings += invoice_postings(population, billing)
     adjustments = adjust(plan, population.merchants)
     treasury = run_treasury(streams, plan, population.merchants, movements, adjustments)
     postings += treasury_postings(treasury, sum(len(group.posted) for group in postings))
     balance = move_all(movements + treasury_movements(treasury))
-    customer_created, method_created = _first_seen(streams, plan, population, intents, charges)
     return Business(
         plan=plan,
         population=population,
         intents=intents,
         is_manual=authorized.is_manual,
-        endings=_intent_endings(plan, intents, authorized),
+        endings=_intent_endings(plan, intents, authorized, billing.still_wanted),
         platform=platform,
         application_fee=application_fee,
         charges=charges,
@@ -123,11 +149,16 @@ def build_business(plan: Plan) -> Business:
         charge_refunded=refunded,
         charge_updated=updated,
         charge_version=version,
-        charge_score=anomaly_scores(streams, charges),
+        charge_score=scores,
         refunds=refunds,
         disputes=disputes,
+        sessions=checkout_sessions(streams, plan, payments, subscribed.cycles, setups),
+        setups=setups,
+        reviews=reviews(streams, plan, payments, scores),
+        warnings=early_warnings(streams, plan, payments, disputes, refunded),
         settled=settled,
         holds=holds,
+        billing=billing,
         treasury=treasury,
         balance=balance,
         paid_out_by=paid_out_by(balance, treasury.payouts),
@@ -137,14 +168,16 @@ def build_business(plan: Plan) -> Business:
     )
 
 
-def _payments(streams: Streams, plan: Plan) -> tuple[Population, Intents, Charges]:
-    """Draw ordinary and fraudulent payments and put them in order of time."""
+def _payments(streams: Streams, plan: Plan) -> tuple[Population, Intents, Charges, Subscribed]:
+    """Draw ordinary payments, subscriptions and fraud, and put the payments in order of time."""
     population = build_population(streams, plan)
-    all_intents, all_charges = ordinary_payments(streams, plan, population)
     budget = fraud_budget(plan.transactions)
+    ordinary = ordinary_payments(streams, plan, population)
+    kept = plan.transactions - budget.total
+    all_intents, all_charges, subscribed = subscribe(streams, plan, population, ordinary, kept)
     frauds = []
     if budget.total:
-        known = take(all_charges, np.arange(plan.transactions - budget.total))
+        known = take(all_charges, np.arange(kept))
         frauds = [
             stolen_cards(streams, plan, population, all_intents, known),
             card_testing(streams, plan, population),
@@ -162,7 +195,9 @@ def _payments(streams: Streams, plan: Plan) -> tuple[Population, Intents, Charge
     place = np.empty_like(in_time)
     place[in_time] = np.arange(len(in_time))
     charges = replace(charges, intent=place[charges.intent])
-    return population, take(intents, in_time), take(charges, np.argsort(charges.created, kind="stable"))
+    cycles = replace(subscribed.cycles, intent=place[subscribed.cycles.intent])
+    in_order = take(charges, np.argsort(charges.created, kind="stable"))
+    return population, take(intents, in_time), in_order, replace(subscribed, cycles=cycles)
 
 
 def _platform_shares(population: Population, intents: Intents) -> tuple[Ints, Ints]:
@@ -211,13 +246,14 @@ def _charge_endings(charges: Charges, holds: Holds, refunds: Refunds, disputes: 
     return refunded, updated, version
 
 
-def _intent_endings(plan: Plan, intents: Intents, authorized: Authorized) -> IntentEndings:
+def _intent_endings(plan: Plan, intents: Intents, authorized: Authorized, still_wanted: Ints) -> IntentEndings:
     charges, holds, count = authorized.charges, authorized.holds, len(intents.created)
     best = np.zeros(count, np.int64)
     np.maximum.at(best, charges.intent, charges.status)
     last = intents.created.copy()
     np.maximum.at(last, charges.intent, charges.created)
     is_given_up = (best == FAILED) & (last + _GIVEN_UP_AFTER < plan.end_moment)
+    is_given_up[still_wanted] = False
     status = np.array([NEEDS_METHOD, INTENT_SUCCEEDED, PROCESSING])[best]
     status = np.where(is_given_up, CANCELED, status)
     reason = np.where(is_given_up, CANCELLATION_REASONS.index("abandoned"), -1)

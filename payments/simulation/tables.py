@@ -10,7 +10,9 @@ import pyarrow as pa
 from payments.simulation.aftermath import DISPUTE_REASONS, DISPUTE_STATUSES, REFUND_REASONS, REFUND_STATUSES
 from payments.simulation.arrays import Values
 from payments.simulation.balance_tables import balance_tables
+from payments.simulation.billing_tables import billing_tables
 from payments.simulation.business import CANCELED, CANCELLATION_REASONS, INTENT_STATUSES
+from payments.simulation.checkout_tables import checkout_tables
 from payments.simulation.columns import (
     CURRENCIES,
     Column,
@@ -82,6 +84,8 @@ class Tables(Names):
             self._charges(ring),
             *ledger,
             *balance,
+            *billing_tables(self),
+            *checkout_tables(self),
             self._refunds(),
             self._disputes(),
             self._merchants(),
