@@ -13,15 +13,28 @@ from payments.simulation.aftermath import (
     anomaly_scores,
     fees_of,
 )
-from payments.simulation.arrays import Ints
+from payments.simulation.arrays import Flags, Ints
+from payments.simulation.authorizations import HELD, POSTED, Authorized, authorize
 from payments.simulation.books import Settled, payment_movements, payment_postings, settle
+from payments.simulation.checkout import (
+    Reviews,
+    Sessions,
+    SetupIntents,
+    Warnings,
+    checkout_sessions,
+    early_warnings,
+    reviews,
+    setup_intents,
+)
 from payments.simulation.fraud import card_testing, fraud_budget, stolen_cards
+from payments.simulation.invoices import Billing, Payments, bill, invoice_postings
 from payments.simulation.movements import BalanceTransactions, move_all
 from payments.simulation.plan import DAY, SECOND, Plan
+from payments.simulation.platforms import application_fees, platforms_of
 from payments.simulation.population import Population, build_population
 from payments.simulation.postings import Holds, Ledger, post_all
 from payments.simulation.purchases import (
-    PENDING,
+    FAILED,
     SUCCEEDED,
     Charges,
     Intents,
@@ -31,9 +44,32 @@ from payments.simulation.purchases import (
     take,
 )
 from payments.simulation.streams import Streams
+from payments.simulation.subscriptions import Subscribed, subscribe
+from payments.simulation.treasury import (
+    Treasury,
+    adjust,
+    paid_out_by,
+    run_treasury,
+    treasury_movements,
+    treasury_postings,
+)
 
-INTENT_STATUSES = ("succeeded", "processing", "requires_payment_method", "canceled")
+INTENT_STATUSES = ("succeeded", "processing", "requires_payment_method", "canceled", "requires_capture")
+INTENT_SUCCEEDED, PROCESSING, NEEDS_METHOD, CANCELED, NEEDS_CAPTURE = range(len(INTENT_STATUSES))
+CANCELLATION_REASONS = ("abandoned", "requested_by_customer", "expired")
 _GIVEN_UP_AFTER = 3 * DAY
+
+
+@dataclass(frozen=True)
+class IntentEndings:
+    """How far each intent has come: amounts in minor units; `reason` counts in CANCELLATION_REASONS, -1 for none."""
+
+    status: Ints
+    received: Ints
+    capturable: Ints
+    reason: Ints
+    updated: Ints
+    version: Ints
 
 
 @dataclass(frozen=True)
@@ -43,10 +79,10 @@ class Business:
     plan: Plan
     population: Population
     intents: Intents
-    intent_status: Ints
-    intent_received: Ints
-    intent_updated: Ints
-    intent_version: Ints
+    is_manual: Flags
+    endings: IntentEndings
+    platform: Ints
+    application_fee: Ints
     charges: Charges
     sales: Sales
     charge_customer: Ints
@@ -56,9 +92,16 @@ class Business:
     charge_score: Ints
     refunds: Refunds
     disputes: Disputes
+    sessions: Sessions
+    setups: SetupIntents
+    reviews: Reviews
+    warnings: Warnings
     settled: Settled
     holds: Holds
+    billing: Billing
+    treasury: Treasury
     balance: BalanceTransactions
+    paid_out_by: Ints
     ledger: Ledger
     customer_created: Ints
     method_created: Ints
@@ -67,54 +110,74 @@ class Business:
 def build_business(plan: Plan) -> Business:
     """Draw the history of a plan: exactly `plan.transactions` charges."""
     streams = Streams(plan.seed)
-    population, intents, charges = _payments(streams, plan)
-    sales = _sales(population, intents, charges)
+    population, intents, drawn, subscribed = _payments(streams, plan)
+    authorized = authorize(streams, plan, population, intents, drawn)
+    charges, holds = authorized.charges, authorized.holds
+    platform, application_fee = _platform_shares(population, intents)
+    sales = _sales(population, intents, authorized, application_fee)
     refunds, disputes = aftermath(streams, plan, charges, sales)
     settled = settle(plan, sales)
-    status, received, intent_updated = _intent_endings(plan, intents, charges)
-    application = np.full(plan.transactions, -1, np.int64)
-    refunded, updated, version = _charge_endings(charges, refunds, disputes)
-    nobody = np.zeros(0, np.int64)
-    holds = Holds(*(nobody for _ in range(8)))
+    application = platform[sales.merchant]
+    refunded, updated, version = _charge_endings(charges, holds, refunds, disputes)
+    customer_created, method_created = _first_seen(streams, plan, population, intents, charges)
+    payments = Payments(population, customer_created, intents, charges, sales, refunds)
+    billing = bill(
+        streams,
+        plan,
+        subscribed,
+        payments,
+    )
+    setups, scores = setup_intents(streams, plan, payments, method_created), anomaly_scores(streams, charges)
     movements = payment_movements(sales, application, refunds, disputes)
     postings = payment_postings(sales, application, settled, refunds, disputes)
-    customer_created, method_created = _first_seen(streams, plan, population, intents, charges)
+    postings += invoice_postings(population, billing)
+    adjustments = adjust(plan, population.merchants)
+    treasury = run_treasury(streams, plan, population.merchants, movements, adjustments)
+    postings += treasury_postings(treasury, sum(len(group.posted) for group in postings))
+    balance = move_all(movements + treasury_movements(treasury))
     return Business(
         plan=plan,
         population=population,
         intents=intents,
-        intent_status=status,
-        intent_received=received,
-        intent_updated=intent_updated,
-        intent_version=1
-        + np.bincount(charges.intent, minlength=len(status))
-        + (status == INTENT_STATUSES.index("canceled")),
+        is_manual=authorized.is_manual,
+        endings=_intent_endings(plan, intents, authorized, billing.still_wanted),
+        platform=platform,
+        application_fee=application_fee,
         charges=charges,
         sales=sales,
         charge_customer=intents.customer[charges.intent],
         charge_refunded=refunded,
         charge_updated=updated,
         charge_version=version,
-        charge_score=anomaly_scores(streams, charges),
+        charge_score=scores,
         refunds=refunds,
         disputes=disputes,
+        sessions=checkout_sessions(streams, plan, payments, subscribed.cycles, setups),
+        setups=setups,
+        reviews=reviews(streams, plan, payments, scores),
+        warnings=early_warnings(streams, plan, payments, disputes, refunded),
         settled=settled,
         holds=holds,
-        balance=move_all(movements),
+        billing=billing,
+        treasury=treasury,
+        balance=balance,
+        paid_out_by=paid_out_by(balance, treasury.payouts),
         ledger=post_all(postings, holds),
         customer_created=customer_created,
         method_created=method_created,
     )
 
 
-def _payments(streams: Streams, plan: Plan) -> tuple[Population, Intents, Charges]:
-    """Draw ordinary and fraudulent payments and put them in order of time."""
+def _payments(streams: Streams, plan: Plan) -> tuple[Population, Intents, Charges, Subscribed]:
+    """Draw ordinary payments, subscriptions and fraud, and put the payments in order of time."""
     population = build_population(streams, plan)
-    all_intents, all_charges = ordinary_payments(streams, plan, population)
     budget = fraud_budget(plan.transactions)
+    ordinary = ordinary_payments(streams, plan, population)
+    kept = plan.transactions - budget.total
+    all_intents, all_charges, subscribed = subscribe(streams, plan, population, ordinary, kept)
     frauds = []
     if budget.total:
-        known = take(all_charges, np.arange(plan.transactions - budget.total))
+        known = take(all_charges, np.arange(kept))
         frauds = [
             stolen_cards(streams, plan, population, all_intents, known),
             card_testing(streams, plan, population),
@@ -132,36 +195,48 @@ def _payments(streams: Streams, plan: Plan) -> tuple[Population, Intents, Charge
     place = np.empty_like(in_time)
     place[in_time] = np.arange(len(in_time))
     charges = replace(charges, intent=place[charges.intent])
-    return population, take(intents, in_time), take(charges, np.argsort(charges.created, kind="stable"))
+    cycles = replace(subscribed.cycles, intent=place[subscribed.cycles.intent])
+    in_order = take(charges, np.argsort(charges.created, kind="stable"))
+    return population, take(intents, in_time), in_order, replace(subscribed, cycles=cycles)
 
 
-def _sales(population: Population, intents: Intents, charges: Charges) -> Sales:
-    """Return what each charge is worth to whom."""
-    merchant = population.customers.merchant[intents.customer][charges.intent]
-    amount, is_paid = intents.amount[charges.intent], charges.status == SUCCEEDED
+def _platform_shares(population: Population, intents: Intents) -> tuple[Ints, Ints]:
+    """Return the platform of each merchant, and what it takes of each intent."""
     merchants = population.merchants
-    fee = fees_of(amount, merchants.fee_basis_points[merchant], merchants.fee_fixed[merchant])
+    platform, merchant = platforms_of(merchants), population.customers.merchant[intents.customer]
+    fee = fees_of(intents.amount, merchants.fee_basis_points[merchant], merchants.fee_fixed[merchant])
+    return platform, application_fees(intents.amount, fee, platform[merchant])
+
+
+def _sales(population: Population, intents: Intents, authorized: Authorized, application_fee: Ints) -> Sales:
+    """Return what each charge is worth to whom."""
+    charges, merchants = authorized.charges, population.merchants
+    merchant = population.customers.merchant[intents.customer][charges.intent]
+    is_paid = charges.status == SUCCEEDED
+    fee = fees_of(authorized.captured_amount, merchants.fee_basis_points[merchant], merchants.fee_fixed[merchant])
     return Sales(
         merchant=merchant,
         category=merchants.category[merchant],
         money=intents.money[charges.intent],
-        amount=amount,
-        captured_amount=np.where(is_paid, amount, 0),
+        amount=intents.amount[charges.intent],
+        captured_amount=authorized.captured_amount,
         fee=np.where(is_paid, fee, 0),
-        application_fee=np.zeros(len(amount), np.int64),
+        application_fee=np.where(is_paid, application_fee[charges.intent], 0),
         created=charges.created,
-        captured=np.where(is_paid, charges.created, -1),
+        captured=authorized.captured,
         is_paid=is_paid,
     )
 
 
-def _charge_endings(charges: Charges, refunds: Refunds, disputes: Disputes) -> tuple[Ints, Ints, Ints]:
+def _charge_endings(charges: Charges, holds: Holds, refunds: Refunds, disputes: Disputes) -> tuple[Ints, Ints, Ints]:
     """Return what is refunded of each charge, its last change, and its version."""
     refunded = np.zeros(len(charges.created), np.int64)
     is_live = refunds.status != REFUND_FAILED  # a pending refund is taken from the charge already
     np.add.at(refunded, refunds.charge[is_live], refunds.amount[is_live])
     updated, version = charges.created.copy(), np.ones(len(charges.created), np.int64)
+    resolved = holds.status != HELD
     for charge, moment in (
+        (holds.charge[resolved], holds.resolved[resolved]),
         (refunds.charge, refunds.created),
         (refunds.charge[~is_live], refunds.failed[~is_live]),
         (disputes.charge, disputes.created),
@@ -171,19 +246,34 @@ def _charge_endings(charges: Charges, refunds: Refunds, disputes: Disputes) -> t
     return refunded, updated, version
 
 
-def _intent_endings(plan: Plan, intents: Intents, charges: Charges) -> tuple[Ints, Ints, Ints]:
-    """Return status, amount received and last change of each intent."""
-    count = len(intents.created)
+def _intent_endings(plan: Plan, intents: Intents, authorized: Authorized, still_wanted: Ints) -> IntentEndings:
+    charges, holds, count = authorized.charges, authorized.holds, len(intents.created)
     best = np.zeros(count, np.int64)
     np.maximum.at(best, charges.intent, charges.status)
     last = intents.created.copy()
     np.maximum.at(last, charges.intent, charges.created)
-    is_given_up = last + _GIVEN_UP_AFTER < plan.end_moment
-    failed = np.where(is_given_up, INTENT_STATUSES.index("canceled"), INTENT_STATUSES.index("requires_payment_method"))
-    status = np.where(best == SUCCEEDED, 0, np.where(best == PENDING, 1, failed))
-    received = np.where(best == SUCCEEDED, intents.amount, 0)
-    updated = np.where((best == 0) & is_given_up, last + _GIVEN_UP_AFTER, last)
-    return status, received, updated
+    is_given_up = (best == FAILED) & (last + _GIVEN_UP_AFTER < plan.end_moment)
+    is_given_up[still_wanted] = False
+    status = np.array([NEEDS_METHOD, INTENT_SUCCEEDED, PROCESSING])[best]
+    status = np.where(is_given_up, CANCELED, status)
+    reason = np.where(is_given_up, CANCELLATION_REASONS.index("abandoned"), -1)
+    updated = np.where(is_given_up, last + _GIVEN_UP_AFTER, last)
+
+    held = charges.intent[holds.charge]
+    status[held] = np.array([NEEDS_CAPTURE, INTENT_SUCCEEDED, CANCELED, CANCELED])[holds.status]
+    reason[held] = np.array([-1, -1, 1, 2])[holds.status]
+    updated[held] = np.where(holds.status == HELD, holds.created, holds.resolved)
+    received, captures = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    np.add.at(received, charges.intent, authorized.captured_amount)
+    captures[held[holds.status == POSTED]] = 1
+    return IntentEndings(
+        status=status,
+        received=received,
+        capturable=np.where(status == NEEDS_CAPTURE, intents.amount, 0),
+        reason=reason,
+        updated=updated,
+        version=1 + np.bincount(charges.intent, minlength=count) + (status == CANCELED) + captures,
+    )
 
 
 def _first_seen(

@@ -12,14 +12,22 @@ import numpy as np
 
 from payments.simulation.arrays import Flags, Ints, expand, offsets, pick
 from payments.simulation.business import Business
+from payments.simulation.columns import CURRENCIES
 from payments.simulation.ids import IdSpace
 from payments.simulation.plan import DAY, SECOND
 from payments.simulation.population import CITY_COUNTRY, INSTRUMENT_TYPES
 from payments.simulation.purchases import FAILED, ORDINARY, SUCCEEDED
 from payments.simulation.streams import Streams
-from payments.simulation.tables import COUNTRY_CODES, CURRENCIES, Tables
+from payments.simulation.tables import COUNTRY_CODES, Tables
 from payments.simulation.texts import LANGUAGES, SENTIMENTS, TOPICS, feedback_text
-from payments.simulation.world import COUNTRIES, DEVICE_TYPES, FAILURES, TERMINAL
+from payments.simulation.world import (
+    AUTHORIZATION_EXPIRED,
+    AUTHORIZATION_VOIDED,
+    COUNTRIES,
+    DEVICE_TYPES,
+    FAILURES,
+    TERMINAL,
+)
 
 Document = dict[str, Any]
 SCHEMA_VERSION = 1
@@ -399,7 +407,9 @@ def _draw_requests(streams: Streams, business: Business) -> Requests:
     error = np.where(
         is_confirmation, 0, pick(generator, np.array([0.93, 0.02, 0.005, 0.02, 0.005, 0.015, 0.005]), count)
     )
-    is_declined = is_confirmation & (charges.status[charge] == FAILED)
+    # An authorization that was voided later was confirmed all the same.
+    was_authorized = np.isin(charges.failure, [AUTHORIZATION_VOIDED, AUTHORIZATION_EXPIRED])
+    is_declined = is_confirmation & ((charges.status == FAILED) & ~was_authorized)[charge]
     latency = np.exp(generator.normal(np.where(is_confirmation, np.log(420), np.log(60)), 0.5))
     slow = (error == len(_ERRORS) - 1) | (generator.random(count) < 0.004)
     delay = generator.integers(-600 * SECOND, 600 * SECOND, count)

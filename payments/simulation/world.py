@@ -37,7 +37,7 @@ class Category:
     """A kind of shop: typical basket (median, US dollars), spread, daily curve and what tends to go wrong.
 
     `terminal_share` is the part of its payments taken at a terminal; `refund_rate` and `dispute_rate` are parts of the
-    successful payments, disputes without fraud.
+    successful payments, disputes without fraud. Some authorize first and capture later, some sell subscriptions.
     """
 
     mcc: str
@@ -50,6 +50,8 @@ class Category:
     decline_rate: float
     refund_rate: float
     dispute_rate: float
+    captures_later: bool = False
+    sells_subscriptions: bool = False
 
 
 MONIES = (
@@ -93,10 +95,12 @@ CATEGORIES = (
     Category("5942", "Books", 0.06, 24.0, 0.50, "retail", 0.30, 0.050, 0.030, 0.0010),
     Category("5912", "Pharmacy", 0.07, 26.0, 0.55, "retail", 0.70, 0.040, 0.010, 0.0004),
     Category("5816", "Games", 0.09, 18.0, 0.70, "digital", 0.0, 0.110, 0.035, 0.0060),
-    Category("5818", "Media", 0.08, 11.0, 0.45, "digital", 0.0, 0.090, 0.020, 0.0040),
-    Category("7372", "Software", 0.06, 79.0, 0.80, "business", 0.0, 0.075, 0.030, 0.0030),
+    Category("5818", "Media", 0.08, 11.0, 0.45, "digital", 0.0, 0.090, 0.020, 0.0040, sells_subscriptions=True),
+    Category("7372", "Software", 0.06, 79.0, 0.80, "business", 0.0, 0.075, 0.030, 0.0030, sells_subscriptions=True),
     Category("4722", "Travel", 0.05, 310.0, 0.80, "digital", 0.05, 0.100, 0.080, 0.0060),
     Category("8299", "Academy", 0.04, 95.0, 0.65, "business", 0.0, 0.065, 0.045, 0.0030),
+    Category("7011", "Hotel", 0.04, 165.0, 0.60, "digital", 0.10, 0.075, 0.030, 0.0025, captures_later=True),
+    Category("7512", "Car Rental", 0.02, 140.0, 0.50, "digital", 0.10, 0.080, 0.025, 0.0025, captures_later=True),
 )
 
 # Relative volume of each local hour from midnight, and of each weekday from Monday.
@@ -129,6 +133,8 @@ FAILURES = (
     "lost_card",
     "stolen_card",
     "incorrect_number",
+    "authorization_voided",
+    "authorization_expired",
 )
 (
     INSUFFICIENT_FUNDS,
@@ -140,4 +146,6 @@ FAILURES = (
     LOST_CARD,
     STOLEN_CARD,
     INCORRECT_NUMBER,
+    AUTHORIZATION_VOIDED,
+    AUTHORIZATION_EXPIRED,
 ) = range(len(FAILURES))

@@ -64,7 +64,8 @@ REFERENCE = {"core.currencies", "core.countries", "core.merchant_categories", "l
 
 def table_names(oltp: psycopg.Connection) -> list[str]:
     rows = oltp.execute(
-        "select n.nspname || '.' || c.relname from pg_class as c inner join pg_namespace as n on c.relnamespace = n.oid "
+        "select n.nspname || '.' || c.relname "
+        "from pg_class as c inner join pg_namespace as n on c.relnamespace = n.oid "
         "where n.nspname in ('core', 'ledger', 'identity', 'vault') and c.relkind in ('r', 'p') "
         "and not c.relispartition order by 1"
     )
