@@ -100,7 +100,7 @@ def take_inventory(tables: list[Entity], documents: list[Entity], manifest: dict
     """Return the names and counts that the architecture diagram shows."""
     sources = Counter(source["source_name"] for source in manifest["sources"].values())
     return Inventory(
-        tables=Counter(area_of(entity.name).title for entity in tables),
+        tables={area.title: sum(area_of(entity.name) is area for entity in tables) for area in AREAS},
         collections=[entity.name for entity in documents],
         # The platform's own tables tell of the landing; nothing lands in them.
         landed={source: count for source, count in sorted(sources.items()) if source != "platform"},

@@ -3,10 +3,18 @@
 import re
 from pathlib import Path
 
+from payments.diagrams.areas import AREAS
 from payments.diagrams.browser import read_page, take_picture
 
 OVERVIEW = "/index.html#!/overview"
-DIAGRAMS = ("architecture", "payments_star", "warehouse_erd", "oltp_erd", "document_model")
+DIAGRAMS = (
+    "architecture",
+    "payments_star",
+    "warehouse_erd",
+    "oltp_erd",
+    *(f"oltp_{area.name}" for area in AREAS),
+    "document_model",
+)
 # Loads each picture as the overview does and writes down how wide it came out.
 MEASURING_PAGE = """<!doctype html><body>{pictures}<script>
 addEventListener("load", () => document.querySelectorAll("img").forEach(

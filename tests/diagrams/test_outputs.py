@@ -1,18 +1,22 @@
 """The generated files against the live stores, the collection files and the real dbt project."""
 
+from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psycopg
 import pytest
 
 from payments.diagrams import generate, outputs, stale
+from payments.diagrams.areas import AREAS, NAMED, area_of, map_of
 from payments.diagrams.catalogue import read_catalogue
 from payments.diagrams.document_model import other_stores, read_collections
-from payments.diagrams.erd import draw_erd
 from payments.diagrams.model import Column, Reference
 from payments.errors import UsageError
 from payments.systems.documents.collections import collection_definitions
 from tests.dbt_command import run_dbt
+
+PAYMENTS = area_of("core.charges")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder of this test alone to generate into."""
     overview = tmp_path / "models" / "overview.md"
     overview.parent.mkdir()
-    overview.write_text(f"# Overview\n\n{outputs.START}\n\n{outputs.END}\n\nThe rest.\n")
+    markers = "\n\n".join((*outputs.BUS_MATRIX, *outputs.AREA_INDEX))
+    overview.write_text(f"# Overview\n\n{markers}\n\nThe rest.\n")
     monkeypatch.setattr(outputs, "PROJECT_ROOT", tmp_path)
     monkeypatch.setattr(outputs, "FOLDER", tmp_path / "docs" / "generated")
     monkeypatch.setattr(outputs, "OVERVIEW", overview)
@@ -48,17 +53,66 @@ def test_catalogue_reads_tables_columns_and_keys(oltp: psycopg.Connection) -> No
     assert methods in charges.references
     # A key that leaves its schema, and one whose columns are not the primary key of its target.
     assert Reference(("subject_id",), "vault.subjects", ("subject_id",)) in tables["identity.customers"].references
-    assert tables["ledger.entries"].references[0].target_columns == ("ledger_account_id", "currency")
+    accounts = Reference(
+        ("merchant_id", "ledger_account_id", "currency"),
+        "ledger.accounts",
+        ("merchant_id", "ledger_account_id", "currency"),
+    )
+    # Once each, although both are partitioned.
+    assert tables["ledger.entries"].references.count(accounts) == 1
+    assert len(tables["ledger.entries"].references) == 2
+    assert not any(name.endswith(("_p0", "_default")) for name in tables)
 
 
 def test_a_changed_table_changes_its_diagram(oltp: psycopg.Connection) -> None:
-    before = draw_erd(read_catalogue(oltp), outputs.OLTP_STYLE)
+    before = outputs.draw_area(PAYMENTS, read_catalogue(oltp))
     with oltp.transaction(force_rollback=True):
-        oltp.execute("alter table core.refunds add column cashier text references core.merchants")
-        changed = draw_erd(read_catalogue(oltp), outputs.OLTP_STYLE)
-    assert b"core.refunds(cashier) -&gt; core.merchants(merchant_id)" in changed
+        oltp.execute("alter table core.refunds add column cashier uuid references vault.subjects")
+        changed = outputs.draw_area(PAYMENTS, read_catalogue(oltp))
+    assert b"core.refunds(cashier) -&gt; vault.subjects(subject_id)" in changed
     assert b"cashier" not in before
-    assert draw_erd(read_catalogue(oltp), outputs.OLTP_STYLE) == before
+    assert outputs.draw_area(PAYMENTS, read_catalogue(oltp)) == before
+
+
+def test_every_table_stands_in_one_area_and_every_foreign_key_is_drawn(oltp: psycopg.Connection) -> None:
+    tables = read_catalogue(oltp)
+    placed = Counter(table for area in AREAS for table in area.tables)
+    assert placed == Counter(table.name for table in tables)
+    pictures = {area.name: ElementTree.fromstring(outputs.draw_area(area, tables)) for area in AREAS}  # noqa: S314
+    drawn = {
+        area: {"".join(found.itertext()) for found in picture.iter() if found.tag.endswith(("title", "text"))}
+        for area, picture in pictures.items()
+    }
+    keys = 0
+    for table in tables:
+        area = area_of(table.name)
+        for column in table.columns:
+            assert any(text.startswith(column.name) for text in drawn[area.name])
+        for reference in table.references:
+            keys += 1
+            line = (
+                f"{table.name}({','.join(reference.columns)}) -> "
+                f"{reference.target}({','.join(reference.target_columns)})"
+            )
+            name = f"{reference.columns[0]}\u2192 {reference.target}"
+            assert line in drawn[area.name] or (reference.target in NAMED and name in drawn[area.name]), line
+    ((declared,),) = oltp.execute("select count(*) from rules.foreign_keys").fetchall()
+    assert keys == declared
+
+
+def test_the_map_leads_from_area_to_area(oltp: psycopg.Connection) -> None:
+    areas = {entity.group: entity for entity in map_of(read_catalogue(oltp))}
+    assert list(areas) == [area.name for area in AREAS]
+    assert sum(len(entity.columns) for entity in areas.values()) == len(read_catalogue(oltp))
+    assert Reference(("core.charges",), areas["parties"].name, ("core.customers",)) in areas["payments"].references
+    assert not any(reference.target == areas["operations"].name for reference in areas["payments"].references)
+
+
+def test_a_table_without_an_area_says_where_to_put_it(oltp: psycopg.Connection) -> None:
+    with oltp.transaction(force_rollback=True):
+        oltp.execute("create table ops.astray (one integer)")
+        with pytest.raises(UsageError, match=r"ops\.astray stands in no area"):
+            outputs.draw_area(PAYMENTS, read_catalogue(oltp))
 
 
 def test_collections_come_with_fields_and_references() -> None:
@@ -77,9 +131,10 @@ def test_committed_diagrams_are_those_of_today(manifest_path: Path) -> None:
 
 @pytest.mark.usefixtures("servers")
 def test_generating_writes_what_is_stale_and_leaves_the_rest_alone(manifest_path: Path, elsewhere: Path) -> None:
-    assert len(stale(manifest_path)) == 7
+    areas = {f"oltp_{area.name}.svg" for area in AREAS}
+    assert len(stale(manifest_path)) == 7 + len(areas)
     written = generate(manifest_path)
-    assert {path.name for path in written} == {
+    assert {path.name for path in written} == areas | {
         "architecture.svg",
         "oltp_erd.svg",
         "document_model.svg",
@@ -90,6 +145,7 @@ def test_generating_writes_what_is_stale_and_leaves_the_rest_alone(manifest_path
     }
     overview = (elsewhere / "models" / "overview.md").read_text()
     assert "| `fct_payments` |" in overview
+    assert "| [Ledger](docs/generated/oltp_ledger.svg) |" in overview
     assert overview.endswith("The rest.\n")
     assert stale(manifest_path) == []
 
@@ -103,7 +159,7 @@ def test_generating_writes_what_is_stale_and_leaves_the_rest_alone(manifest_path
 
 def test_an_overview_without_markers_is_refused() -> None:
     with pytest.raises(UsageError, match="markers"):
-        outputs.with_bus_matrix("# Overview\n", "| a |\n")
+        outputs.with_section("# Overview\n", outputs.BUS_MATRIX, "| a |\n")
 
 
 def test_without_a_manifest_nothing_is_drawn(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import duckdb
 import psycopg
 import pytest
 
+from ingestion.contracts import entities
 from ingestion.documents import land_documents
 from ingestion.oltp import land_oltp
 from ingestion.warehouse import load_postgres
@@ -13,6 +14,7 @@ from payments.digest import NOT_BUILT, Digest, compare, digest
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.simulation.history import simulate
+from tests.systems.shop import busy_market
 from tests.warehouse.dbt import Dbt
 
 
@@ -22,6 +24,7 @@ def test_both_engines_hold_the_same_rows(
 ) -> None:
     assert platform_home.is_dir()
     simulate(20_000 if full_size else 1_500, days=45, seed=5)
+    busy_market(oltp)
     land_oltp()
     land_documents()
     load_postgres()
@@ -36,6 +39,12 @@ def test_both_engines_hold_the_same_rows(
     rows = {c.model: c.duckdb.rows for c in comparisons}
     assert {"dim_merchant", "fct_payments", "fct_refunds", "fct_disputes", "fct_ledger_entries"} <= set(rows)
     assert rows["fct_payments"] == oltp.execute("select count(*) from core.charges").fetchall()[0][0]
+    staged = digest("duckdb", manifest, layer="staging")
+    assert staged == digest("postgres", manifest, layer="staging")
+    for entity in entities("oltp"):
+        schema, table = ("ledger", entity[7:]) if entity.startswith("ledger_") else ("core", entity)
+        ((there,),) = oltp.execute(f"select count(*) from {schema}.{table}".encode()).fetchall()
+        assert (entity, staged[f"stg_oltp__{entity}"].rows) == (entity, there)
     features = digest("duckdb", manifest, layer="features")
     assert features == digest("postgres", manifest, layer="features")
     assert features["feat_payments"].rows == rows["fct_payments"]
