@@ -81,7 +81,7 @@ grant insert on core.early_fraud_warnings to payments_app;
 grant select, insert on identity.customers to payments_app;
 grant select, insert on vault.subjects to payments_app;
 grant select on ops.outbox to payments_app;
-grant execute on function api.call, ops.current_merchant, core.new_id to payments_app;
+grant execute on function api.call, ops.current_merchant, core.new_id, core.id_moment to payments_app;
 
 grant select on
 core.currencies, core.countries, core.merchant_categories
