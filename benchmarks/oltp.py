@@ -90,6 +90,8 @@ class Driver:
     clients: int
     seconds: int
     folder: Path
+    options: str = ""
+    """Settings of each connection, as PGOPTIONS takes them."""
 
     def tpcb(self) -> Load:
         """Make the TPC-B tables where they are missing, and run it."""
@@ -132,6 +134,7 @@ class Driver:
     def _pgbench(self, dbname: str | None, *arguments: str) -> None:
         given = conninfo_to_dict(dsn(dbname))
         environment = {f"PG{name.upper()}": str(given[name]) for name in ("host", "port", "user", "password")}
+        environment["PGOPTIONS"] = self.options
         command = [str(program("pgbench")), *arguments, str(given["dbname"])]
         done = subprocess.run(
             command, env=os.environ | environment, cwd=self.folder, capture_output=True, text=True, check=False

@@ -32,6 +32,7 @@ _DUPLICATED = 0.04
 _CRASHED = 0.01
 """How often a client crashes at each of the three moments."""
 _PAUSE_SECONDS = 0.02
+_AWAY_SECONDS = 0.2
 _ANSWER_SECONDS = 5.0
 _CHARGED = {"payment_intents.confirm", "payment_intents.capture", "invoices.pay"}
 
@@ -275,6 +276,7 @@ class _Client:
                 self.seen.counts["serialization failures"] += 1
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction):
                 self._hang_up()
+                self.stop.wait(self.draw.random() * _AWAY_SECONDS)  # a server that recovers must not be stormed
             except psycopg.errors.CheckViolation:
                 self.seen.counts["refused"] += 1
                 raise _NoAnswerError from None

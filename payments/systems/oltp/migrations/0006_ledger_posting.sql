@@ -122,6 +122,14 @@ parallel safe
 return p_merchant_id || ':' || p_code || ':' || p_currency || case when p_bucket > 0 then ':' || p_bucket::text else '' end;
 comment on function ledger.account_id is 'The natural id of a ledger account.';
 
+create function core.id_moment(p_moment timestamptz) returns text
+language sql
+stable
+parallel safe
+return lpad(to_hex((extract(epoch from p_moment) * 1000)::bigint), 11, '0');
+comment on function core.id_moment is
+'The first digits of an id: its millisecond. Rows made together lie together in every index, however long the history is.';
+
 create function ledger.bucket_of(p_merchant_id text, p_key text) returns smallint
 language sql
 stable
@@ -223,8 +231,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_transaction_id text := 'lt_' || left(
-        encode(sha256(convert_to(p_merchant_id || ':' || p_kind || ':' || p_source_id, 'UTF8')), 'hex'), 32
+    v_transaction_id text := 'lt_' || core.id_moment(p_posted_at) || left(
+        encode(sha256(convert_to(p_merchant_id || ':' || p_kind || ':' || p_source_id, 'UTF8')), 'hex'), 21
     );
     v_period date := ledger.period_of(p_posted_at);
     v_legs ledger.leg [];

@@ -170,7 +170,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_event_id text := 'evt_' || replace(gen_random_uuid()::text, '-', '');
+    v_event_id text := core.new_id('evt');
 begin
     insert into ops.outbox (merchant_id, event_id, event_type, object_id, object_version, payload)
     values (p_merchant_id, v_event_id, p_event_type, p_object_id, p_object_version, p_payload);

@@ -41,9 +41,9 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-    select p_prefix || '_' || replace(gen_random_uuid()::text, '-', '')
+    select p_prefix || '_' || core.id_moment(clock_timestamp()) || right(replace(gen_random_uuid()::text, '-', ''), 21)
 $$;
-comment on function core.new_id is 'A fresh random id with the prefix of its kind.';
+comment on function core.new_id is 'A fresh id with the prefix of its kind: the millisecond, then 78 random bits.';
 
 create procedure core.move_balance(
     p_merchant_id text,
@@ -59,8 +59,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_id text := 'txn_' || left(
-        encode(sha256(convert_to(concat_ws(':', p_merchant_id, p_type, p_source_id), 'UTF8')), 'hex'), 32
+    v_id text := 'txn_' || core.id_moment(p_created_at) || left(
+        encode(sha256(convert_to(concat_ws(':', p_merchant_id, p_type, p_source_id), 'UTF8')), 'hex'), 21
     );
     v_fee bigint;
 begin

@@ -98,7 +98,7 @@ create policy of_merchant on vault.subjects for select to payments_app
 using (exists (select from identity.customers as c where c.subject_id = subjects.subject_id));
 create policy of_newcomer on vault.subjects for insert to payments_app with check (wrapped_key is not null);
 grant select on ops.outbox to payments_app;
-grant execute on function api.call, ops.current_merchant, core.new_id to payments_app;
+grant execute on function api.call, ops.current_merchant, core.new_id, core.id_moment to payments_app;
 
 grant select on
 core.currencies, core.countries, core.merchant_categories
