@@ -47,6 +47,7 @@ _EVENTS = """
 select core.create_topup(%(m)s, 100000, 'EUR', 'tu_1', %(t)s);
 select core.create_payment_intent(%(m)s, 'cus_1', 5000, 'EUR', 'pm_1', 'pi_1', %(t)s, 'automatic', %(o)s, 100);
 select core.confirm_payment_intent(%(m)s, 'pi_1', p_charge_id => 'ch_1', p_confirmed_at => %(t)s);
+update core.checkout_sessions set payment_intent_id = 'pi_1' where merchant_id = %(m)s;
 select core.create_payment_intent(%(m)s, 'cus_1', 4000, 'EUR', 'pm_1', 'pi_2', %(t)s, 'manual');
 select core.confirm_payment_intent(%(m)s, 'pi_2', p_charge_id => 'ch_2', p_confirmed_at => %(t)s);
 select core.refund_charge(%(m)s, 'ch_1', 500, p_refund_id => 're_1', p_refunded_at => %(t)s, p_is_settled => false);

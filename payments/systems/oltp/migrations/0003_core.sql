@@ -184,8 +184,6 @@ create unique index one_success_per_intent on core.charges (merchant_id, payment
 create unique index one_attempt_pending on core.charges (merchant_id, payment_intent_id) where status = 'pending';
 create index charges_by_intent on core.charges (merchant_id, payment_intent_id);
 create index charges_recent on core.charges (merchant_id, created_at desc);
-create index charges_pending on core.charges (created_at) where status = 'pending';
-create index charges_in_time on core.charges using brin (created_at);
 create index charges_by_customer on core.charges (merchant_id, customer_id, created_at desc);
 
 create table core.refunds (

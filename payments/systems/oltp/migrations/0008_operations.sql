@@ -37,6 +37,7 @@ create table ops.outbox (
 ) partition by range (created_at);
 create table ops.outbox_default partition of ops.outbox default;
 comment on table ops.outbox is 'One row an event for other systems, written in the transaction that it tells of. Partitioned by month.';
+create index outbox_in_time on ops.outbox (created_at, event_id);
 call ledger.protect('ops.outbox', 'update or delete');
 
 create table ops.audit_log (
