@@ -1,0 +1,26 @@
+"""The command ``payments``: operations only. What dbt or Dagster has a command for is done with that command."""
+
+import sys
+
+import typer
+
+from payments.cli import business, disaster, landing, ledger, proofs, stores
+from payments.errors import UsageError
+
+app = typer.Typer(
+    help="Operate the payments data platform.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for part in (stores, business, landing, proofs, ledger, disaster):
+    app.add_typer(part.app)
+
+
+def main() -> None:
+    """Run the command; a user error becomes one line on standard error and exit code 2."""
+    try:
+        app()
+    except UsageError as error:
+        print(f"payments: {error}", file=sys.stderr)
+        sys.exit(2)

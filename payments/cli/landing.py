@@ -1,0 +1,92 @@
+"""Commands that land data, load it into another engine, and look after what did not fit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from payments.cli.printing import print_table
+
+if TYPE_CHECKING:
+    from ingestion.landing import LandingReport
+
+app = typer.Typer()
+land_app = typer.Typer(
+    help="Land data into the raw zone: without a subcommand, PostgreSQL and the document collections."
+)
+load_app = typer.Typer(help="Load the raw zone into another engine.", no_args_is_help=True)
+quarantine_app = typer.Typer(help="Look at quarantined records and land them again after a fix.", no_args_is_help=True)
+app.add_typer(land_app, name="land")
+app.add_typer(load_app, name="load")
+app.add_typer(quarantine_app, name="quarantine")
+
+
+@land_app.callback(invoke_without_command=True)
+def land(context: typer.Context) -> None:
+    """Land PostgreSQL (one consistent snapshot) and the document collections."""
+    if context.invoked_subcommand is not None:
+        return
+    from ingestion.documents import land_documents
+    from ingestion.oltp import land_oltp
+
+    _print_landings([land_oltp(), land_documents()])
+
+
+@land_app.command("transactions")
+def land_transactions(
+    file: Annotated[Path, typer.Argument(help="A CSV, Parquet or JSON-lines file of transactions.")],
+    mapping: Annotated[Path | None, typer.Option(help="A mapping file: names, defaults, label delay.")] = None,
+    currency: Annotated[str | None, typer.Option(help="The currency of rows that name none.")] = None,
+) -> None:
+    """Land a file of transactions."""
+    from ingestion.files import land_transactions as run
+
+    _print_landings([run(file, mapping=mapping, default_currency=currency)])
+
+
+def _print_landings(reports: "list[LandingReport]") -> None:
+    rows: list[list[object]] = [
+        [report.batch_id, e.entity, e.read, e.accepted, e.unchanged, e.quarantined, e.deleted]
+        for report in reports
+        for e in report.entities
+    ]
+    header = ["batch", "entity", "read", "accepted", "unchanged", "quarantined", "deleted"]
+    print_table("Landed: read = accepted + unchanged + quarantined", header, rows)
+
+
+@load_app.command("postgres")
+def load_postgres() -> None:
+    """Load what is new in the raw zone into the PostgreSQL warehouse, for dbt build --target postgres."""
+    from ingestion.warehouse import load_postgres as run
+
+    print_table("Loaded", ["table", "rows"], [[table, rows] for table, rows in run().items()])
+
+
+@quarantine_app.command("list")
+def quarantine_list(
+    batch: Annotated[str | None, typer.Argument(help="One batch only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 100,
+) -> None:
+    """Print what is in quarantine, with the reason."""
+    from ingestion.quarantine import count_quarantine, list_quarantine
+
+    records = list_quarantine(batch, limit=limit)
+    rows: list[list[object]] = [[r.batch_id, r.source, r.entity, r.rule, r.reason, r.record] for r in records]
+    total = sum(count.records for count in count_quarantine() if batch in {None, count.batch_id})
+    print_table(
+        f"Quarantine: {len(rows):,} of {total:,} records",
+        ["batch", "source", "entity", "rule", "reason", "record"],
+        rows,
+    )
+
+
+@quarantine_app.command("replay")
+def quarantine_replay(
+    batch: Annotated[str, typer.Argument(help="The batch whose records to land again.")],
+    mapping: Annotated[Path | None, typer.Option(help="A mended mapping file.")] = None,
+    currency: Annotated[str | None, typer.Option(help="The currency of rows that name none.")] = None,
+) -> None:
+    """Land the quarantined records of a batch again, after a fix."""
+    from ingestion.quarantine import replay
+
+    _print_landings([replay(batch, mapping=mapping, default_currency=currency)])
