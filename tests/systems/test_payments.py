@@ -480,6 +480,7 @@ def test_an_invoice_is_owed_until_it_is_paid_credited_or_void(oltp: psycopg.Conn
     with pytest.raises(errors.CheckViolation, match="with 700 left to credit"):
         shop.credit(invoice, 701)
     charge = shop.pay_invoice(invoice)
+    assert shop.pay_invoice(invoice) == charge
     assert owed() == 0
     assert one(oltp, "select status, amount_paid_minor, amount_credited_minor from core.invoices") == ("paid", 700, 200)
     shop.credit(invoice, 50)  # of what was paid: a refund

@@ -211,7 +211,13 @@ declare
     v_charge_id text;
 begin
     if v_invoice.status = 'paid' then
-        return v_invoice.payment_intent_id;
+        return (
+            select c.charge_id
+            from core.charges as c
+            where c.merchant_id = p_merchant_id
+                and c.payment_intent_id = v_invoice.payment_intent_id
+                and c.status = 'succeeded'
+        );
     end if;
     if v_invoice.status not in ('open', 'uncollectible') then
         raise exception 'invoice % is %, it cannot be paid', p_invoice_id, v_invoice.status
