@@ -173,12 +173,44 @@ def test_transfers_in_a_ring_keep_the_total_at_every_read(
     with ThreadPoolExecutor(2) as pool:
         readers = [pool.submit(read, client) for client in (first_reader, second_reader)]
         try:
-            ended = race(movers, move, rounds=20 if full_size else 3)
+            ended = race(movers, move, rounds=20 if full_size else 2)
         finally:
             done.set()
     assert set(ended) == {OK, REFUSED}
     assert ended[OK] > 30
     assert [reader.result() for reader in readers] == [{(8_000, True)}] * 2
+    assert broken() == []
+
+
+def test_every_reversal_is_exact_and_happens_once(oltp: psycopg.Connection, clients: list[Client]) -> None:
+    shop, other = Shop(oltp).open(), Shop(oltp, "acct_other").open()
+    kept = shop.top_up(1_000)
+    topups = [shop.top_up(10 + number) for number in range(8)]
+    transfers = [shop.transfer(other.merchant_id, 20 + number) for number in range(8)]
+
+    def reverse(shop: Shop, number: int) -> None:
+        if number % 2:
+            shop.reverse_transfer(transfers[number // 2 % 8])
+        else:
+            shop.reverse_top_up(topups[number // 2 % 8])
+
+    assert race(clients, reverse) == {OK: CLIENTS}
+    assert one(oltp, "select count(*) from ledger.transactions where kind = 'reversal'") == (3 * 8,)
+    assert shop.balances()["merchant_available:EUR"] == 1_000
+    assert set(other.balances().values()) == {0}
+    assert one(oltp, "select topup_id from core.topups where status = 'succeeded'") == (kept,)
+    assert broken() == []
+
+
+def test_sweepers_share_what_has_expired(oltp: psycopg.Connection, clients: list[Client]) -> None:
+    shops = [Shop(oltp, f"acct_{number}").open(buckets=4) for number in range(3)]
+    for number in range(90):
+        shops[number % 3].authorize(100)
+    expired = []
+    ended = race(clients, lambda shop, _: expired.append(shop.later(days=8).expire()))
+    assert ended == {OK: CLIENTS}
+    assert sum(expired) == 90
+    assert sum(count > 0 for count in expired) > 1
     assert broken() == []
 
 
@@ -281,7 +313,7 @@ def test_a_hot_merchant_takes_payments_in_buckets(
     oltp: psycopg.Connection, clients: list[Client], full_size: bool
 ) -> None:
     Shop(oltp, "acct_hot").open(buckets=16)
-    rounds = 20 if full_size else 2
+    rounds = 20 if full_size else 1
     ended = race(clients, lambda shop, number: of(shop, "acct_hot").pay(1_000 + number), rounds)
     assert ended == {OK: CLIENTS * rounds}
     assert one(oltp, "select count(*) from ledger.accounts where code = 'card_receivable'")[0] > 8
@@ -353,7 +385,7 @@ def test_everything_at_once(oltp: psycopg.Connection, clients: list[Client], ful
         ]
         draw.choice(actions)()
 
-    ended = race(clients, act, rounds=30 if full_size else 5)
+    ended = race(clients, act, rounds=30 if full_size else 4)
     # Refused: by a rule, because of other terms, or because a request with the same key is under way. Nothing else.
     assert set(ended) <= {OK, REFUSED, OTHER_TERMS, "55P03"}
     assert ended[OK] > ended.total() / 3
