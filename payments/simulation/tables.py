@@ -64,6 +64,12 @@ class Tables(Names):
             business.disputes.updated,
             business.ledger.entry_balance,
             business.method_created,
+            business.treasury.payouts.amount,
+            business.billing.invoices.created,
+            business.billing.endings.updated,
+            business.sessions.updated,
+            business.reviews.created,
+            business.warnings.created,
         ):
             digest.update(np.ascontiguousarray(values).tobytes())
         sample = np.arange(min(64, len(business.sales.amount)))

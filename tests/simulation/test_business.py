@@ -126,8 +126,11 @@ def test_amounts_follow_category_and_currency(business: Business) -> None:
     assert 1_000 < np.median(sales.amount[money == "USD"]) < 10_000
     assert 1_000 < np.median(sales.amount[money == "JPY"]) < 20_000
     assert 1_500 < np.median(sales.amount[money == "KWD"]) < 40_000
-    ordinary_dollars = (money == "USD") & (business.charges.kind == ORDINARY)
-    logs = np.log(sales.amount[ordinary_dollars])
+    # Within a shop, that is: shops of all kinds together are a mixture, and subscriptions have fixed prices.
+    is_free = (business.charges.kind == ORDINARY) & ~np.isin(business.charges.intent, cycles.intent)
+    shop = np.unique(sales.merchant[is_free] * 16 + sales.money[is_free], return_inverse=True)[1]
+    logs = np.log(sales.amount[is_free])
+    logs -= (np.bincount(shop, weights=logs) / np.bincount(shop))[shop]
     assert abs(((logs - logs.mean()) ** 3).mean() / logs.std() ** 3) < 0.6, "log-normal: the logarithm has little skew"
 
 
@@ -352,11 +355,6 @@ def test_clearing_accounts_hold_what_is_open(business: Business) -> None:
     is_open = (disputes.taken >= 0) & (disputes.closed < 0)
     assert held("dispute_clearing") == disputes.amount[is_open].sum() > 0
     assert held("transfer_clearing") == 0
-
-
-def test_every_kind_of_posting_happens(business: Business) -> None:
-    assert set(np.unique(business.ledger.transaction_kind)) == set(range(len(KINDS)))
-    assert set(np.unique(business.ledger.account_code)) == set(range(len(CODES)))
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,10 @@ INTENTS = Invariant(
     left join attempted as a on i.merchant_id = a.merchant_id and i.payment_intent_id = a.payment_intent_id
     where
         coalesce(a.successes, 0) <> case i.status when 'succeeded' then 1 else 0 end
-        or coalesce(a.authorizations, 0) <> case i.status when 'requires_capture' then 1 else 0 end
+        -- A charge is pending while it is authorized, or while a bank account is being debited.
+        or coalesce(a.authorizations, 0) <> case when i.status in ('requires_capture', 'processing') then 1 else 0 end
         or i.amount_received_minor <> coalesce(a.captured, 0)
-        or i.amount_capturable_minor <> coalesce(a.capturable, 0)
+        or i.amount_capturable_minor <> case i.status when 'requires_capture' then coalesce(a.capturable, 0) else 0 end
         or a.lowest_currency <> i.currency
         or a.highest_currency <> i.currency
     """,
