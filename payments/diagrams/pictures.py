@@ -26,7 +26,7 @@ def take_pictures(folder: Path = PICTURES) -> list[Path]:
     asset_graph, docs_site, erd = (folder / f"{name}.png" for name in ("asset_graph", "docs_site", "oltp_erd"))
     with serve_folder(PROJECT_ROOT / "target") as address:
         take_picture(address + DOCS_OVERVIEW, docs_site, width=1500, height=1000)
-    take_picture((FOLDER / "oltp_erd.svg").as_uri(), erd, width=1900, height=1300)
+    take_picture((FOLDER / "oltp_erd.svg").as_uri(), erd, width=930, height=834)
     with serve_dagster() as address:
         take_picture(address + ASSET_GRAPH, asset_graph, width=2200, height=1000)
     return [asset_graph, docs_site, erd]
