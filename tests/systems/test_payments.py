@@ -481,6 +481,11 @@ def test_an_invoice_is_owed_until_it_is_paid_credited_or_void(oltp: psycopg.Conn
         shop.credit(invoice, 701)
     charge = shop.pay_invoice(invoice)
     assert shop.pay_invoice(invoice) == charge
+    # The intent over the amount before the credit note can no longer be paid.
+    assert oltp.execute("select amount_minor, status from core.payment_intents order by amount_minor").fetchall() == [
+        (700, "succeeded"),
+        (900, "canceled"),
+    ]
     assert owed() == 0
     assert one(oltp, "select status, amount_paid_minor, amount_credited_minor from core.invoices") == ("paid", 700, 200)
     shop.credit(invoice, 50)  # of what was paid: a refund

@@ -193,6 +193,20 @@ end
 $$;
 comment on function core.locked_invoice is 'The invoice, locked.';
 
+create procedure core.give_up_intent(p_invoice core.invoices, p_at timestamptz)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform core.cancel_payment_intent(i.merchant_id, i.payment_intent_id, 'abandoned', p_at)
+    from core.payment_intents as i
+    where i.merchant_id = p_invoice.merchant_id
+        and i.payment_intent_id = p_invoice.payment_intent_id
+        and i.status not in ('succeeded', 'canceled');
+end
+$$;
+comment on procedure core.give_up_intent is 'Cancels the intent that an invoice no longer needs, so that nobody pays it a second time.';
+
 create function core.pay_invoice(
     p_merchant_id text,
     p_invoice_id text,
@@ -229,6 +243,7 @@ begin
         from core.payment_intents as i
         where i.merchant_id = p_merchant_id and i.payment_intent_id = v_intent_id
     ) then
+        call core.give_up_intent(v_invoice, p_paid_at);
         v_intent_id := core.create_payment_intent(
             p_merchant_id,
             v_invoice.customer_id,
@@ -259,6 +274,17 @@ begin
     returning i.* into v_invoice;
     if p_failure_code is null then
         call core.settle_invoice(v_invoice, p_invoice_id, v_rest, p_paid_at);
+        -- A subscription that waited for its money goes on when nothing of it is owed any more.
+        update core.subscriptions as s
+        set status = 'active', updated_at = p_paid_at
+        where
+            s.merchant_id = p_merchant_id
+            and s.subscription_id = v_invoice.subscription_id
+            and s.status in ('past_due', 'unpaid')
+            and not exists (
+                select from core.invoices as i
+                where i.merchant_id = s.merchant_id and i.subscription_id = s.subscription_id and i.status = 'open'
+            );
     end if;
     perform ops.emit(
         p_merchant_id,
@@ -328,6 +354,7 @@ begin
             updated_at = p_created_at
         where i.merchant_id = p_merchant_id and i.invoice_id = p_invoice_id;
         call core.settle_invoice(v_invoice, v_id, p_amount_minor, p_created_at);
+        call core.give_up_intent(v_invoice, p_created_at);
     else
         raise exception 'invoice % is % with % left to credit, not %',
             p_invoice_id, v_invoice.status, v_rest, p_amount_minor
@@ -364,6 +391,7 @@ begin
     set status = p_status, updated_at = p_at
     where i.merchant_id = p_merchant_id and i.invoice_id = p_invoice_id;
     if p_status = 'void' then
+        call core.give_up_intent(v_invoice, p_at);
         call core.settle_invoice(
             v_invoice,
             p_invoice_id,
