@@ -533,6 +533,7 @@ def test_a_subscription_bills_each_period_once(oltp: psycopg.Connection) -> None
     assert one(oltp, totals) == (5_000, 0, "open")
     assert one(oltp, state) == ("past_due",)
     shop.later(days=32).pay_invoice(failed)
+    assert one(oltp, state) == ("active",)
     shop.later(days=62).bill(subscription)
     assert one(oltp, state) == ("active",)
     assert one(oltp, "select count(*), count(distinct payment_intent_id) from core.invoices") == (3, 3)
