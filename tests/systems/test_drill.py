@@ -1,8 +1,10 @@
 """The drill: it measures, it finds nothing lost in synchronous mode, and it would tell if something were."""
 
 import os
+import tempfile
 import threading
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,6 +15,7 @@ from payments.systems.oltp.connection import connect
 from payments.systems.oltp.drill import drill
 from tests.conftest import SERVER_VARIABLES
 from tests.systems.shop import Shop
+from tests.systems.stores import fast_folder
 
 
 @dataclass
@@ -36,11 +39,14 @@ def pay(stop: threading.Event) -> Paid:
     return paid
 
 
-def test_a_drill_loses_nothing_and_measures_both_recoveries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drill_loses_nothing_and_measures_both_recoveries(
+    reachable_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(fast_folder(reachable_folder)))
     for name in SERVER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     settings.cache_clear()
-    before = settings().home
+    before = settings().home, os.environ.get("PAYMENTS_REPLICA_PORT")
 
     def lying(stop: threading.Event) -> Paid:
         paid = pay(stop)
@@ -57,8 +63,7 @@ def test_a_drill_loses_nothing_and_measures_both_recoveries(monkeypatch: pytest.
     assert 0 < restore.seconds < 60
     assert replace(report, recoveries=(replace(failover, lost=0), restore)).passed
     assert replace(report, is_synchronous=False).passed
-    assert settings().home == before
-    assert os.environ.get("PAYMENTS_REPLICA_PORT") is None
+    assert (settings().home, os.environ.get("PAYMENTS_REPLICA_PORT")) == before
 
 
 def test_a_drill_needs_the_embedded_server(monkeypatch: pytest.MonkeyPatch) -> None:

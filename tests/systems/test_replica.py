@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -273,8 +272,6 @@ def test_all_of_it_runs_for_an_ordinary_user(reachable_folder: Path) -> None:
     python = next((path for path in candidates if user.can_run(Path(path))), None)
     if python is None:
         pytest.skip(f"no {version} that the user {user.name} can run")
-    home = Path(tempfile.mkdtemp(dir=reachable_folder))
-    user.own(home)
     code = """
 from payments.systems.oltp import backup, replica, server
 server.start()
@@ -286,13 +283,16 @@ try:
 finally:
     server.destroy()
 """
-    with own_store(reachable_folder):
+    with own_store(reachable_folder) as home:
+        own = home / "of the user"
+        own.mkdir()
+        user.own(own)
         environment = {
             **os.environ,
-            "PAYMENTS_HOME": str(home / "state"),
+            "PAYMENTS_HOME": str(own / "state"),
             "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), *(e for e in sys.path if e.endswith("site-packages"))]),
-            "HOME": str(home),
+            "HOME": str(own),
         }
-        found: subprocess.CompletedProcess[str] = user.run([python, "-c", code], cwd=home, env=environment)
+        found: subprocess.CompletedProcess[str] = user.run([python, "-c", code], cwd=own, env=environment)
     assert found.returncode == 0, found.stdout
     assert found.stdout.strip() == "timeline 3"

@@ -28,6 +28,7 @@ from payments.systems.oltp.replica import last_line
 from payments.systems.oltp.roles import PARTIAL, Abandoned, next_name, read_roles, rename_durably, write_durably
 
 _ARCHIVE_SECONDS = 60
+_RETRY_SECONDS = 2
 _POLL_SECONDS = 0.05
 _DESCRIPTION = "backup.json"
 _TARGET_BEYOND_END = "recovery ended before configured recovery target was reached"
@@ -72,8 +73,7 @@ def backup() -> Backup:
         try:
             with connect(autocommit=True, dbname="postgres") as connection:
                 replica.ensure_replicator(connection, primary)
-                _begin_archiving(primary)
-                archive_now(connection, primary)
+                _begin_archiving(connection, primary)
                 taken = _take(primary)
                 archive_now(connection, primary)
         except UsageError:
@@ -137,22 +137,40 @@ def restore(to: datetime | None = None) -> Restored:
 
 
 def archive_now(connection: Connection, primary: Cluster) -> None:
-    """Close the WAL segment at hand and wait until it is in the archive.
+    """Close the WAL segment at hand and wait until it is in the archive, which must have begun.
 
     Raises:
         UsageError: it does not arrive.
     """
+    segment = _close_segment(connection)
+    if not processes.wait_until((primary.archive / segment).exists, _ARCHIVE_SECONDS):
+        raise _stuck(primary)
+
+
+def _close_segment(connection: Connection) -> str:
     row = connection.execute("select pg_walfile_name(pg_switch_wal() - 1)").fetchone()
     assert row is not None  # noqa: S101 (a select without a table)
-    if not processes.wait_until((primary.archive / row[0]).exists, _ARCHIVE_SECONDS):
-        raise UsageError(f"WAL does not get into {primary.archive}: see {primary.log}.")
+    return str(row[0])
 
 
-def _begin_archiving(primary: Cluster) -> None:
+def _begin_archiving(connection: Connection, primary: Cluster) -> None:
+    """Let the server archive, and see that it does before a backup relies on it."""
     for folder in (primary.backups, primary.archive):
         folder.mkdir(exist_ok=True)
         primary.user.own(folder)
     primary.reconfigure(nodes.primary_configuration(primary))
+    deadline = time.monotonic() + _ARCHIVE_SECONDS
+    while time.monotonic() < deadline:
+        # A segment without a record is never closed; one closed before the archiver read its new command is let go.
+        connection.execute("select pg_logical_emit_message(true, 'payments', 'a backup begins')")
+        segment = _close_segment(connection)
+        if processes.wait_until((primary.archive / segment).exists, _RETRY_SECONDS):
+            return
+    raise _stuck(primary)
+
+
+def _stuck(primary: Cluster) -> UsageError:
+    return UsageError(f"WAL does not get into {primary.archive}: see {primary.log}.")
 
 
 def _end_archiving(primary: Cluster) -> None:
