@@ -288,3 +288,30 @@ def test_what_cannot_be_retired_is_refused_in_one_line(store: psycopg.Connection
     with pytest.raises(UsageError, match=r"core\.charges is not retired"):
         retire(today, tmp_path, ("core.charges",))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_key_of_a_tenant_leads_with_its_merchant(oltp: psycopg.Connection) -> None:
+    """What lets a merchant move to another machine: no uniqueness and no reference between tenants spans merchants."""
+    keys = oltp.execute(
+        """
+        select
+            c.conrelid::regclass || ' ' || c.conname,
+            c.contype,
+            (select a.attname from pg_attribute as a where a.attrelid = c.conrelid and a.attnum = c.conkey[1])
+        from pg_constraint as c
+        inner join pg_class as r on c.conrelid = r.oid
+        inner join pg_attribute as m on r.oid = m.attrelid and m.attname = 'merchant_id'
+        left join pg_attribute as n on c.confrelid = n.attrelid and n.attname = 'merchant_id'
+        where c.conparentid = 0
+            and not r.relispartition
+            and (c.contype in ('p', 'u') or (c.contype = 'f' and n.attname is not null))
+        """
+    ).fetchall()
+    assert len(keys) > 80
+    assert {name for name, _, first in keys if first != "merchant_id"} == {
+        # An identity, of one server; and the other side of the two operations that touch two merchants.
+        "ops.audit_log audit_log_pkey",
+        "core.application_fees application_fees_application_merchant_id_fkey",
+        "core.payment_intents payment_intents_application_merchant_id_fkey",
+        "core.transfers transfers_destination_merchant_id_fkey",
+    }

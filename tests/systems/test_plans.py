@@ -196,10 +196,9 @@ def _nodes(node: dict[str, object]) -> Iterator[dict[str, str]]:
 def test_a_query_uses_its_index(store: psycopg.Connection, query: Query) -> None:
     plan = _plan(store, query)
     assert query.index in plan.indexes, plan
-    filled = {
-        name for name in plan.sequential if store.execute("select pg_relation_size(%s)", (name,)).fetchone() != (0,)
-    }
-    assert not {name for name in filled if name.startswith(query.table)}
+    # A partition of a few rows is rightly read whole.
+    large = {n for n in plan.sequential if store.execute(f"select 1 from {n} offset 100 limit 1".encode()).fetchone()}
+    assert not {name for name in large if name.startswith(query.table)}
     of_table = {name for name in plan.relations if re.fullmatch(rf"{query.table}(_p\d+|_\d{{4}}_\d\d|_default)?", name)}
     is_hashed = store.execute(
         "select partstrat = 'h' from pg_partitioned_table where partrelid = %s::regclass", (query.table,)

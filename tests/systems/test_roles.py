@@ -224,6 +224,12 @@ def test_every_role_may_do_what_it_should_and_nothing_else(store: Store) -> None
             "revoke select on core.charges_p0 from public",
         ),
         (
+            OPERATOR,
+            "ledger.entries",
+            "grant delete, truncate on ledger.entries to payments_operator",
+            "revoke delete, truncate on ledger.entries from payments_operator",
+        ),
+        (
             ANALYST,
             "core.customers",
             "grant update on core.customers to payments_analyst; create policy slip on core.customers using (true)",
