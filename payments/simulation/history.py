@@ -1,7 +1,9 @@
 """Bulk history: a believable payments business, written into both operational stores from one seed.
 
-PostgreSQL gets everything in one transaction, with a row in `simulation.runs` that names the history. Documents follow,
-each with an `_id` from the seed. Whatever is interrupted, the same call again ends with exactly the rows of an
+PostgreSQL gets everything in one transaction, with a row in `simulation.runs` that names the history: payments and
+authorizations, refunds, disputes and inquiries, reviews and warnings, checkout, subscriptions and invoices, payouts,
+transfers, top-ups, conversions, adjustments, and the books of all merchants, which the next transaction seals. Documents
+follow, each with an `_id` from the seed. Whatever is interrupted, the same call again ends with exactly the rows of an
 undisturbed run.
 """
 
