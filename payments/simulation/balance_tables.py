@@ -10,6 +10,7 @@ from payments.simulation.columns import (
     Table,
     constant,
     dates,
+    given,
     keys,
     labels,
     moments,
@@ -52,7 +53,7 @@ def _balance_transactions(names: Names) -> Table:
         "available_at": moments(balance.available),
         "created_at": moments(balance.created),
     }
-    return Table("core.balance_transactions", count, columns)
+    return Table("core.balance_transactions", count, columns, names.by_merchant(balance.merchant))
 
 
 def _fee_parts(names: Names) -> Table:
@@ -64,7 +65,8 @@ def _fee_parts(names: Names) -> Table:
         "amount_minor": numbers(balance.part_amount),
         "currency": labels(CURRENCIES, balance.money[balance.part_of]),
     }
-    return Table("core.balance_transaction_fees", len(balance.part_of), columns)
+    order = names.by_merchant(balance.merchant[balance.part_of])
+    return Table("core.balance_transaction_fees", len(balance.part_of), columns, order)
 
 
 def _settlements(names: Names) -> Table:
@@ -122,7 +124,8 @@ def _payout_links(names: Names) -> Table:
         "balance_transaction_id": keys(names.spaces["txn"], rows),
         "payout_id": keys(names.spaces["po"], names.business.paid_out_by[rows]),
     }
-    return Table("core.payout_balance_transactions", len(rows), columns)
+    order = names.by_merchant(names.business.balance.merchant[rows])
+    return Table("core.payout_balance_transactions", len(rows), columns, order)
 
 
 def _transfers(names: Names) -> Table:
@@ -167,7 +170,7 @@ def _conversions(names: Names) -> Table:
         "to_currency": labels(CURRENCIES, conversions.to_money),
         "to_amount_minor": numbers(conversions.to_amount),
         "fee_minor": numbers(conversions.fee),
-        "rate": lambda rows: pa.array([format(rate, "f") for rate in conversions.rate[rows]], pa.string()),
+        "rate": given(pa.array([format(rate, "f") for rate in conversions.rate], pa.string())),
         "created_at": moments(conversions.created),
     }
     return Table("core.currency_conversions", count, columns)
@@ -181,7 +184,7 @@ def _adjustments(names: Names) -> Table:
         "adjustment_id": keys(names.spaces["adj"], np.arange(count)),
         "amount_minor": numbers(made.amount),
         "currency": labels(CURRENCIES, made.money),
-        "reason": lambda rows: pa.array(made.reason[rows], pa.string()),
+        "reason": given(pa.array(list(made.reason), pa.string())),
         "status": constant("approved", count),
         "proposed_by": constant(proposer, count),
         "decided_by": constant(decider, count),

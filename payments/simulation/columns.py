@@ -13,21 +13,28 @@ from payments.simulation.ids import IdSpace
 from payments.simulation.plan import DAY
 from payments.simulation.world import MONIES
 
-Column = Callable[[slice], Values]
+# What is in a column at these places.
+Column = Callable[[Ints], Values]
 CURRENCIES = tuple(money.code for money in MONIES)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table to write: its name with schema, its number of rows, and a function for each column."""
+    """A table to write: its name with schema, its number of rows, and a function for each column.
+
+    Its rows are written in the order of their places, or in that of `order`.
+    """
 
     name: str
     rows: int
     columns: dict[str, Column]
+    order: Ints | None = None
 
     def batch(self, rows: slice) -> pa.RecordBatch:
-        """Return a slice of the table."""
-        return pa.RecordBatch.from_arrays([column(rows) for column in self.columns.values()], names=list(self.columns))
+        """Return a slice of the table, in the order in which it is written."""
+        places = np.arange(rows.start, rows.stop) if self.order is None else self.order[rows]
+        arrays = [column(places) for column in self.columns.values()]
+        return pa.RecordBatch.from_arrays(arrays, names=list(self.columns))
 
 
 def labels(names: Sequence[str], codes: Ints) -> Column:
@@ -39,6 +46,11 @@ def labels(names: Sequence[str], codes: Ints) -> Column:
 def taken(values: Values, index: Ints) -> Column:
     """Take the value in each place; that in a negative place is null."""
     return lambda rows: values.take(positions(index[rows]))
+
+
+def given(values: Values) -> Column:
+    """The values themselves."""
+    return lambda rows: values.take(positions(rows))
 
 
 def positions(index: Ints) -> pa.Int64Array:
@@ -74,7 +86,7 @@ def keys(space: IdSpace, counters: Ints) -> Column:
     if not len(counters) or counters.min() >= 0:
         return lambda rows: space.arrow(counters[rows])
 
-    def column(rows: slice) -> Values:
+    def column(rows: Ints) -> Values:
         chosen = counters[rows]
         known = np.flatnonzero(chosen >= 0)
         place = np.full(len(chosen), -1, np.int64)
@@ -86,7 +98,7 @@ def keys(space: IdSpace, counters: Ints) -> Column:
 
 def constant(value: str, count: int) -> Column:
     """One text for all of `count` rows."""
-    return lambda rows: pa.repeat(value, len(range(*rows.indices(count))))
+    return given(pa.repeat(value, count))
 
 
 def hex_bytes(values: Iterable[bytes]) -> Values:

@@ -1,8 +1,10 @@
 """Bulk history: a believable payments business, written into both operational stores from one seed.
 
-PostgreSQL gets everything in one transaction, with a row in `simulation.runs` that names the history. Documents follow,
-each with an `_id` from the seed. Whatever is interrupted, the same call again ends with exactly the rows of an
-undisturbed run.
+PostgreSQL gets everything in one transaction, with a row in `simulation.runs` that names the history: payments and
+authorizations, refunds, disputes and inquiries, reviews and warnings, checkout, subscriptions and invoices, payouts,
+transfers, top-ups, conversions, adjustments, and the books of all merchants, which the next transaction seals.
+Documents follow, each with an `_id` from the seed. Whatever is interrupted, the same call again ends with exactly the
+rows of an undisturbed run.
 """
 
 import time
@@ -108,12 +110,13 @@ def simulate(transactions: int, days: int, seed: int, end: date = date(2026, 6, 
         if run is None:
             _refuse_other_documents(documents_store)
             run = _write_oltp(connection, plan, tables, documents.counts(), advance)
-            seal(connection)
         elif run.digest != tables.digest():
             raise UsageError(
                 "The store holds this history as another version of the generator made it: "
                 "use an empty store (payments down, then remove the state folder)."
             )
+        # Also when an earlier call was killed before it came to this; what is sealed already stays as it is.
+        seal(connection)
         oltp_done = time.perf_counter()
         inserted = {
             collection.name: write_collection(documents_store, collection, is_new, advance)

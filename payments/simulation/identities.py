@@ -118,10 +118,9 @@ class Identities:
         """A fresh data key for each person."""
         return [new_data_key() for _ in self.subject_ids]
 
-    def wrapped_keys(self, ring: KeyRing, rows: slice) -> list[bytes]:
+    def wrapped_keys(self, ring: KeyRing, rows: Ints) -> list[bytes]:
         """The data key of each of these persons under the active key of the ring."""
-        pairs = zip(self.data_keys[rows], self.subject_ids[rows], strict=True)
-        return [wrap(ring, key, subject) for key, subject in pairs]
+        return [wrap(ring, self.data_keys[row], self.subject_ids[row]) for row in rows.tolist()]
 
     def encrypted(self, field: str, subjects: Ints) -> list[bytes]:
         """One field (name, email, phone or address) of the given persons, each encrypted under the person's key."""

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from payments.simulation.authorizations import HELD_FOR
-from payments.simulation.columns import CURRENCIES, Column, Table, keys, labels, moments, numbers, taken
+from payments.simulation.columns import CURRENCIES, Column, Table, given, keys, labels, moments, numbers, taken
 from payments.simulation.names import Names
 from payments.simulation.postings import CODES, DEBIT_NORMAL, HOLD_STATUSES, KINDS, PROTECTED
 
@@ -20,7 +20,7 @@ def _accounts(names: Names) -> Table:
     is_protected = np.array([code in PROTECTED for code in CODES])[ledger.account_code]
     columns: dict[str, Column] = {
         "merchant_id": taken(names.merchant_ids, ledger.account_merchant),
-        "ledger_account_id": lambda rows: names.account_ids[rows],
+        "ledger_account_id": given(names.account_ids),
         "code": labels(CODES, ledger.account_code),
         "currency": labels(CURRENCIES, ledger.account_money),
         "normal_side": labels(("C", "D"), is_debit.astype(np.int64)),
@@ -40,7 +40,7 @@ def _holds(names: Names) -> Table:
 
     def account_ids(code: str) -> Column:
         ids = names.accounts(holds.merchant, pa.repeat(code, count), holds.money)
-        return lambda rows: ids[rows]
+        return given(ids)
 
     columns: dict[str, Column] = {
         "merchant_id": taken(names.merchant_ids, holds.merchant),
@@ -70,13 +70,14 @@ def _transactions(names: Names) -> Table:
         "source_id": names.sources(ledger.transaction_space, ledger.transaction_source),
         "posted_at": moments(ledger.transaction_posted),
     }
-    return Table("ledger.transactions", count, columns)
+    return Table("ledger.transactions", count, columns, names.by_merchant(ledger.transaction_merchant))
 
 
 def _entries(names: Names) -> Table:
     ledger = names.business.ledger
+    merchant = ledger.transaction_merchant[ledger.entry_transaction]
     columns: dict[str, Column] = {
-        "merchant_id": taken(names.merchant_ids, ledger.transaction_merchant[ledger.entry_transaction]),
+        "merchant_id": taken(names.merchant_ids, merchant),
         "ledger_transaction_id": keys(names.spaces["lt"], ledger.entry_transaction),
         "entry_no": numbers(ledger.entry_no),
         "ledger_account_id": taken(names.account_ids, ledger.entry_account),
@@ -87,4 +88,4 @@ def _entries(names: Names) -> Table:
         "balance_after_minor": numbers(ledger.entry_balance),
         "posted_at": moments(ledger.transaction_posted[ledger.entry_transaction]),
     }
-    return Table("ledger.entries", len(ledger.entry_no), columns)
+    return Table("ledger.entries", len(merchant), columns, names.by_merchant(merchant))

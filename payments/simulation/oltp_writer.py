@@ -14,7 +14,7 @@ from payments.simulation.plan import Plan
 from payments.systems.oltp.bulk import bulk_load
 
 _BATCH_ROWS = 25_000
-_BATCHES_AHEAD = 6
+_BATCHES_AHEAD = 16
 _WITHOUT_HEADER = pyarrow.csv.WriteOptions(include_header=False)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from payments.simulation.aftermath import DISPUTE_REASONS, DISPUTE_STATUSES, REFUND_REASONS, REFUND_STATUSES
-from payments.simulation.arrays import Values
+from payments.simulation.arrays import Ints, Values
 from payments.simulation.balance_tables import balance_tables
 from payments.simulation.billing_tables import billing_tables
 from payments.simulation.business import CANCELED, CANCELLATION_REASONS, INTENT_STATUSES
@@ -19,6 +19,7 @@ from payments.simulation.columns import (
     Table,
     constant,
     dates,
+    given,
     hex_bytes,
     keys,
     labels,
@@ -114,8 +115,8 @@ class Tables(Names):
             ]
         )
         columns: dict[str, Column] = {
-            "merchant_id": lambda rows: self.merchant_ids[rows],
-            "business_name": lambda rows: names[rows],
+            "merchant_id": given(self.merchant_ids),
+            "business_name": given(names),
             "mcc": labels([entry.mcc for entry in CATEGORIES], merchants.category),
             "country": labels(COUNTRY_CODES, merchants.country),
             "default_currency": labels(CURRENCIES, merchants.money),
@@ -133,7 +134,7 @@ class Tables(Names):
         np.minimum.at(known_since, self.business.population.customers.subject, self.business.customer_created)
         ids = pa.array([str(subject) for subject in self.identities.subject_ids])
         columns: dict[str, Column] = {
-            "subject_id": lambda rows: ids[rows],
+            "subject_id": given(ids),
             "key_id": constant(ring.active_key_id, len(ids)),
             "wrapped_key": lambda rows: hex_bytes(self.identities.wrapped_keys(ring, rows)),
             "created_at": moments(known_since),
@@ -144,17 +145,17 @@ class Tables(Names):
         customers, subjects = self.business.population.customers, self.business.population.subjects
         merchant_ids: list[Any] = self.merchant_ids.to_pylist()
 
-        def persons(rows: slice) -> list[Person]:
+        def persons(rows: Ints) -> list[Person]:
             return [self.identities.persons[row] for row in customers.subject[rows].tolist()]
 
-        def scoped(rows: slice) -> Values:
+        def scoped(rows: Ints) -> Values:
             pairs = zip(customers.merchant[rows].tolist(), persons(rows), strict=True)
             return pa.array([merchant_token(ring, merchant_ids[shop], person.email) for shop, person in pairs])
 
         created = self.business.customer_created
         columns: dict[str, Column] = {
             "merchant_id": taken(self.merchant_ids, customers.merchant),
-            "customer_id": lambda rows: self.customer_ids[rows],
+            "customer_id": given(self.customer_ids),
             "merchant_token": scoped,
             "network_token": lambda rows: pa.array([network_token(ring, person.email) for person in persons(rows)]),
             "country": labels(COUNTRY_CODES, subjects.country[customers.subject]),
@@ -177,7 +178,7 @@ class Tables(Names):
 
         columns: dict[str, Column] = {
             "merchant_id": taken(self.merchant_ids, customers.merchant),
-            "customer_id": lambda rows: self.customer_ids[rows],
+            "customer_id": given(self.customer_ids),
             "subject_id": taken(ids, customers.subject),
             "name_encrypted": encrypted("name"),
             "email_encrypted": encrypted("email"),
@@ -191,7 +192,7 @@ class Tables(Names):
         methods, instruments = population.methods, population.instruments
         seed = self.business.plan.seed
 
-        def fingerprints(rows: slice) -> Values:
+        def fingerprints(rows: Ints) -> Values:
             cards = methods.instrument[rows].tolist()
             return pa.array([card_fingerprint(ring, f"card:{seed}:{card}") for card in cards])
 
@@ -200,7 +201,7 @@ class Tables(Names):
         created = self.business.method_created
         columns: dict[str, Column] = {
             "merchant_id": taken(self.merchant_ids, population.customers.merchant[methods.customer]),
-            "payment_method_id": lambda rows: self.method_ids[rows],
+            "payment_method_id": given(self.method_ids),
             "customer_id": taken(self.customer_ids, methods.customer),
             "type": labels(INSTRUMENT_TYPES, kind),
             "brand": labels(BRANDS, np.where(without_card, -1, instruments.brand[methods.instrument])),
@@ -239,7 +240,7 @@ class Tables(Names):
             "created_at": moments(intents.created),
             "updated_at": moments(endings.updated),
         }
-        return Table("core.payment_intents", count, columns)
+        return Table("core.payment_intents", count, columns, self.by_merchant(merchant))
 
     def _charges(self, ring: KeyRing) -> Table:
         business = self.business

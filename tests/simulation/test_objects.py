@@ -199,6 +199,7 @@ def test_invoices_add_up_and_what_is_owed_stands_in_the_books(business: Business
     credited = np.zeros(len(invoices.created), np.int64)
     np.add.at(credited, notes.invoice[notes.refund < 0], notes.amount[notes.refund < 0])
     assert (credited == invoices.credited).all()
+    assert np.unique(invoices.intent[invoices.intent >= 0], return_counts=True)[1].max() == 1
     assert (notes.refund >= 0).any()
     assert (business.sales.captured_amount[business.refunds.charge[notes.refund[notes.refund >= 0]]] > 0).all()
     owed = np.isin(invoices.status, [OPEN, UNCOLLECTIBLE])

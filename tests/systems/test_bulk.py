@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from payments.systems.oltp.bulk import BulkLoadError, bulk_load
+from payments.systems.oltp.bulk import BulkLoadError, bulk_load, seal
 from payments.systems.oltp.check import check
 from payments.systems.oltp.connection import connect
 from tests.conftest import empty_oltp
@@ -94,6 +94,19 @@ def test_live_traffic_goes_on_in_the_transaction_of_the_load(oltp: psycopg.Conne
         8_000,
     )
     assert all(result.passed for result in check())
+
+
+def test_a_load_is_told_of_in_the_audit_trail_and_its_postings_are_sealed(
+    oltp: psycopg.Connection, history: Tables
+) -> None:
+    with connect() as connection:
+        load(connection, history)
+    counts = {f"{schema}.{table}": rows.count(b"\n") for (schema, table), rows in history.items() if rows}
+    told = oltp.execute("select row_key, changes -> 'rows' from ops.audit_log").fetchall()
+    assert told == [("a busy day", counts)]
+    assert seal(oltp) == counts["ledger.transactions"]
+    assert seal(oltp) == 0
+    assert oltp.execute("select * from ledger.broken_seals()").fetchall() == []
 
 
 @pytest.mark.parametrize(
