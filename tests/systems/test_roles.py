@@ -77,7 +77,7 @@ POLICY = (
     ),
     Rule((APP,), ("insert",), "core.early_fraud_warnings identity.customers", OWN),
     Rule((APP,), ("insert",), "vault.subjects"),  # a person belongs to no merchant before it is a customer
-    Rule((APP,), ("execute",), "api.call core.new_id ops.current_merchant"),
+    Rule((APP,), ("execute",), "api.call core.new_id core.id_moment ops.current_merchant"),
     Rule((AUDITOR, OPERATOR), ("execute",), "ledger.broken_seals ledger.content_of ledger.seal_hash"),
     Rule((ANALYST, AUDITOR, OPERATOR), ("execute",), "ledger.trial_balance ledger.account_id"),
     Rule(
