@@ -65,7 +65,8 @@ POLICY = (
     Rule(ROLES, READ, "core.currencies core.countries core.merchant_categories"),
     Rule(PLATFORM, READ, "ledger.account_codes ledger.closed_periods"),
     Rule((APP,), READ, "ledger.general_ledger ops.outbox identity.customers vault.subjects", OWN),
-    Rule((AUDITOR, OPERATOR), READ, "ledger.general_ledger ledger.seals ops.audit_log"),
+    Rule((AUDITOR, OPERATOR), READ, "ledger.general_ledger ops.audit_log"),
+    Rule((REPLICATION, AUDITOR, OPERATOR), READ, "ledger.seals"),
     Rule((REPLICATION, OPERATOR), READ, "ops.outbox"),
     Rule((OPERATOR,), READ, "ops.idempotency_keys ops.monthly_tables"),
     Rule(
