@@ -85,16 +85,20 @@ ENVELOPE = (
 def entities(source: str, folder: Path = CONTRACTS) -> dict[str, Entity]:
     """Return the entities of a source by name, in the order of its contract.
 
-    The contract is ``<folder>/<source>/_<source>__sources.yml``. Raises ``UsageError`` when there is none or it names
-    an unknown type.
+    The contract is every ``<folder>/<source>/_*__sources.yml``: a large source has a file for each area. Raises
+    ``UsageError`` when there is none or it names an unknown type.
     """
-    path = folder / source / f"_{source}__sources.yml"
-    if not path.is_file():
-        raise UsageError(f"No contract for source {source}: {path} does not exist.")
-    for declared in yaml.safe_load(path.read_text(encoding="utf-8"))["sources"]:
-        if declared["name"] == source:
-            return {table["name"]: _entity(source, table) for table in declared["tables"]}
-    raise UsageError(f"{path} declares no source {source}.")
+    paths = sorted((folder / source).glob("_*__sources.yml"))
+    declared = [
+        table
+        for path in paths
+        for found in yaml.safe_load(path.read_text(encoding="utf-8"))["sources"]
+        if found["name"] == source
+        for table in found["tables"]
+    ]
+    if not declared:
+        raise UsageError(f"No contract for source {source}: no _*__sources.yml in {folder / source} declares it.")
+    return {table["name"]: _entity(source, table) for table in declared}
 
 
 def _entity(source: str, table: dict[str, Any]) -> Entity:

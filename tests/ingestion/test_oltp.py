@@ -152,7 +152,8 @@ def test_a_card_number_is_quarantined_and_settled_when_the_source_is_mended(oltp
     assert "4111 1111" not in row["record"]
     oltp.execute("update core.merchants set business_name = 'Shop'")
     assert counts(land_oltp(), "merchants") == (1, 1, 0, 0, 0)
-    assert pin().commits[-1].entities[3].resolved_files != []
+    (merchants,) = (part for part in pin().commits[-1].entities if part.entity == "merchants")
+    assert merchants.resolved_files != []
 
 
 def test_a_row_that_no_longer_fits_is_not_a_deletion(oltp: psycopg.Connection) -> None:
