@@ -30,8 +30,8 @@ from payments.simulation.oltp_writer import csv_text, slices, write_tables
 from payments.simulation.plan import Plan
 from payments.simulation.tables import Tables
 from payments.systems.oltp import server
-from payments.systems.oltp.bulk import seal
 from payments.systems.oltp.connection import connect
+from payments.systems.oltp.ledger import seal
 from payments.systems.oltp.migrations import migrate
 from payments.vault import KeyRing
 

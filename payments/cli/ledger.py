@@ -19,9 +19,11 @@ ledger_app.add_typer(adjust_app, name="adjust")
 @ledger_app.command("seal")
 def ledger_seal() -> None:
     """Seal the postings recorded since the last seal into the hash chain."""
+    from payments.systems.oltp.connection import connect
     from payments.systems.oltp.ledger import seal
 
-    console.print(f"sealed {seal()} postings")
+    with connect() as connection:
+        console.print(f"sealed {seal(connection)} postings")
 
 
 @ledger_app.command("close")

@@ -30,8 +30,8 @@ from payments.simulation.oltp_writer import write_tables
 from payments.simulation.plan import Plan
 from payments.simulation.tables import Tables
 from payments.systems.documents.client import database
-from payments.systems.oltp.bulk import seal
 from payments.systems.oltp.connection import connect
+from payments.systems.oltp.ledger import seal
 from payments.vault import KeyRing, encrypt_field, unwrap
 
 _COLLECTIONS = ("sessions", "click_events", "api_logs", "feedback")

@@ -4,9 +4,10 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from payments.systems.oltp.bulk import BulkLoadError, bulk_load, seal
+from payments.systems.oltp.bulk import BulkLoadError, bulk_load
 from payments.systems.oltp.check import check
 from payments.systems.oltp.connection import connect
+from payments.systems.oltp.ledger import seal
 from tests.conftest import empty_oltp
 from tests.systems.shop import busy_day
 

@@ -42,8 +42,8 @@ def _refused(*arguments: str) -> str:
 
 
 def test_sealing_covers_what_is_new(store: psycopg.Connection) -> None:
-    seal()
-    assert seal() == 0
+    seal(store)
+    assert seal(store) == 0
     for number in range(3):
         store.execute("select core.create_topup(%s, 100, 'EUR', %s)", (OURS, f"tu_seal{number}"))
     assert _payments("ledger", "seal").output == "sealed 3 postings\n"

@@ -18,9 +18,9 @@ from payments.systems import folders, processes, statuses
 from payments.systems.oltp import nodes, replica, server
 from payments.systems.oltp.check import CheckResult, check
 from payments.systems.oltp.connection import connect, dsn
+from payments.systems.oltp.data_folders import read_roles
 from payments.systems.oltp.migrations import migrate
 from payments.systems.oltp.postgres import Cluster, cluster
-from payments.systems.oltp.roles import read_roles
 from tests.systems.shop import Shop
 from tests.systems.stores import kill, note, noted, own_store
 

@@ -23,9 +23,9 @@ from payments.systems.folders import folder_bytes, write_private
 from payments.systems.oltp import nodes, replica, wal
 from payments.systems.oltp.conf import setting
 from payments.systems.oltp.connection import connect
+from payments.systems.oltp.data_folders import PARTIAL, Abandoned, next_name, read_roles, rename_durably, write_durably
 from payments.systems.oltp.postgres import Cluster
 from payments.systems.oltp.replica import last_line
-from payments.systems.oltp.roles import PARTIAL, Abandoned, next_name, read_roles, rename_durably, write_durably
 
 _ARCHIVE_SECONDS = 60
 _RETRY_SECONDS = 2

@@ -63,18 +63,6 @@ def bulk_load(connection: Connection, name: str) -> Iterator[None]:
         connection.execute("call ops.record(null, 'all', 'bulk load', %s, %s)", (name, Jsonb({"rows": counts})))
 
 
-def seal(connection: Connection) -> int:
-    """Seal what the ledger has recorded, in a transaction of its own; return the number of postings sealed.
-
-    Args:
-        connection: without an open transaction: a seal covers only what is committed.
-    """
-    with connection.transaction():
-        connection.execute("set local work_mem = '256MB'")
-        row = connection.execute("select ledger.seal()").fetchone()
-    return 0 if row is None else int(row[0])
-
-
 def _triggered_tables(connection: Connection) -> list[sql.Composable]:
     """Return every table, and every partition, that has a trigger of its own."""
     rows = connection.execute(

@@ -47,11 +47,17 @@ class TrialBalanceLine:
     balance_minor: int
 
 
-def seal() -> int:
-    """Seal the postings that were recorded since the last seal and return how many; zero when there are none."""
-    with connect() as connection:
+def seal(connection: Connection) -> int:
+    """Seal the postings recorded since the last seal, in a transaction of its own; return how many, zero for none.
+
+    Args:
+        connection: without an open transaction: a seal covers only what is committed.
+    """
+    with connection.transaction():
+        # A bulk load leaves hundreds of thousands of postings to read in order.
+        connection.execute("set local work_mem = '256MB'")
         [(sealed,)] = connection.execute("select ledger.seal()").fetchall()
-        return int(sealed)
+    return int(sealed)
 
 
 def close_period(month: date) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from payments.systems.oltp.connection import connect
+from payments.systems.oltp.ledger import seal
 from payments.systems.oltp.partitions import create_months
 
 
@@ -38,7 +39,7 @@ def maintain() -> Maintenance:
         ).fetchall()
         settled = sum(_number(connection.execute("select core.settle_due(%s, %s)", pair).fetchone()) for pair in due)
         forgotten = _number(connection.execute("select ops.forget_idempotency_keys()").fetchone())
-        sealed = _number(connection.execute("select ledger.seal()").fetchone())
+        sealed = seal(connection)
     return Maintenance(tuple(partitions), expired, settled, forgotten, sealed)
 
 

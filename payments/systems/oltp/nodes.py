@@ -13,8 +13,8 @@ from payments.settings import settings
 from payments.systems.oltp import tls
 from payments.systems.oltp.conf import setting
 from payments.systems.oltp.connection import connect
+from payments.systems.oltp.data_folders import PARTIAL, Roles, next_name, read_roles, rename_durably, write_roles
 from payments.systems.oltp.postgres import REPLICATOR, Cluster, cluster
-from payments.systems.oltp.roles import PARTIAL, Roles, next_name, read_roles, rename_durably, write_roles
 from payments.systems.processes import LOOPBACK, wait_until
 
 # The name of the standby and of its replication slot, whichever data folder it has.

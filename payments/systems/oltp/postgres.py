@@ -21,7 +21,7 @@ from payments.settings import settings
 from payments.systems import processes
 from payments.systems.folders import ServerUser, reachable_copy, server_folder, server_user, write_private
 from payments.systems.oltp import tls
-from payments.systems.oltp.roles import FIRST, read_roles
+from payments.systems.oltp.data_folders import FIRST, read_roles
 
 SUPERUSER = "postgres"
 REPLICATOR = "replicator"

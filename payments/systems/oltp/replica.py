@@ -18,9 +18,9 @@ from payments.systems import processes
 from payments.systems.folders import write_private
 from payments.systems.oltp import nodes, wal
 from payments.systems.oltp.connection import connect
+from payments.systems.oltp.data_folders import PARTIAL, Roles, next_name, read_roles, rename_durably, write_roles
 from payments.systems.oltp.nodes import FAILOVER_SLOTS_VERSION, REPLICA
 from payments.systems.oltp.postgres import REPLICATOR, Cluster
-from payments.systems.oltp.roles import PARTIAL, Roles, next_name, read_roles, rename_durably, write_roles
 from payments.systems.status import StoreStatus
 
 STORE = "PostgreSQL standby"

@@ -6,8 +6,8 @@ import shutil
 import struct
 from pathlib import Path
 
+from payments.systems.oltp.data_folders import PARTIAL, rename_durably
 from payments.systems.oltp.postgres import Cluster
-from payments.systems.oltp.roles import PARTIAL, rename_durably
 
 _SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{16})")
 _SEGMENT_BYTES = 16 * 1024 * 1024

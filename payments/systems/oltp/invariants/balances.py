@@ -2,6 +2,22 @@
 
 from payments.systems.oltp.invariants.invariant import Invariant
 
+# What was charged by merchant, currency and day: the days are few, the charges are many.
+_WITH_CHARGED_BY_DAY = """
+    with
+    charged as (
+        select
+            b.merchant_id,
+            b.currency,
+            (b.created_at at time zone 'UTC')::date as day,
+            sum(b.amount_minor) as amount,
+            sum(b.net_minor) as net
+        from core.balance_transactions as b
+        where b.type = 'charge'
+        group by b.merchant_id, b.currency, day
+    )
+"""
+
 BALANCE_TRANSACTIONS = Invariant(
     "every movement of money has exactly one balance transaction, with its amount and fee",
     "core.balance_transactions",
@@ -303,20 +319,8 @@ POSTINGS = Invariant(
 SETTLEMENTS = Invariant(
     "every settlement is the sum of the charges of its day",
     "core.settlements",
-    """
-    with
-    charged as (
-        select
-            b.merchant_id,
-            b.currency,
-            (b.created_at at time zone 'UTC')::date as day,
-            sum(b.amount_minor) as amount,
-            sum(b.net_minor) as net
-        from core.balance_transactions as b
-        where b.type = 'charge'
-        group by b.merchant_id, b.currency, day
-    )
-
+    _WITH_CHARGED_BY_DAY
+    + """
     select s.merchant_id || ' ' || s.currency || ' ' || s.day
     from core.settlements as s
     left join charged as c on s.merchant_id = c.merchant_id and s.currency = c.currency and s.day = c.day
@@ -327,20 +331,8 @@ SETTLEMENTS = Invariant(
 CLEARING = Invariant(
     "every clearing account holds what its open objects are about, and transfers clear to zero over all books",
     "(select from ledger.accounts as a inner join ledger.account_codes as c on a.code = c.code and c.is_clearing)",
-    """
-    with
-    -- By merchant, currency and day first: the days are few, the charges are many.
-    charged as (
-        select
-            b.merchant_id,
-            b.currency,
-            (b.created_at at time zone 'UTC')::date as day,
-            sum(b.amount_minor) as amount,
-            sum(b.net_minor) as net
-        from core.balance_transactions as b
-        where b.type = 'charge'
-        group by b.merchant_id, b.currency, day
-    ),
+    _WITH_CHARGED_BY_DAY
+    + """,
 
     unsettled as (
         select c.merchant_id, c.currency, c.amount, c.net

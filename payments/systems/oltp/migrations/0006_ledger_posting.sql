@@ -11,6 +11,19 @@ $$;
 comment on function ledger.refuse_change is 'Refuses to change or remove rows.';
 
 -- Row triggers reach partitions by themselves, statement triggers do not: each partition needs its own.
+create procedure ledger.refuse_truncate(p_table regclass)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format(
+        'create trigger no_truncate before truncate on %s for each statement execute function ledger.refuse_change()',
+        p_table
+    );
+end
+$$;
+comment on procedure ledger.refuse_truncate is 'Refuses truncation of this very table or partition.';
+
 create procedure ledger.protect(p_table regclass, p_operations text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -28,10 +41,7 @@ begin
         union
         select p_table
     loop
-        execute format(
-            'create trigger no_truncate before truncate on %s for each statement execute function ledger.refuse_change()',
-            v_relation
-        );
+        call ledger.refuse_truncate(v_relation);
     end loop;
 end
 $$;

@@ -227,10 +227,7 @@ begin
                 v_month::text || ' 00:00+00',
                 (v_month + interval '1 month')::date::text || ' 00:00+00'
             );
-            execute format(
-                'create trigger no_truncate before truncate on %s for each statement execute function ledger.refuse_change()',
-                v_name
-            );
+            call ledger.refuse_truncate(v_name::regclass);
             if v_table.table_name = 'ledger.entries' then
                 call ledger.guard_entries(v_name::regclass);
             end if;
