@@ -31,12 +31,17 @@ LARGEST_AMOUNT_MINOR = 10**13
 
 @dataclass(frozen=True)
 class Column:
-    """A column: ``type`` as PostgreSQL writes it; ``is_json`` when nested values are welcome, as JSON text."""
+    """A column: ``type`` as PostgreSQL writes it; ``is_json`` when nested values are welcome, as JSON text.
+
+    ``paths`` says where a document holds it, when that is not a field of the same name: field names joined by dots,
+    the first that is there counts, so that schema versions with other shapes become one column.
+    """
 
     name: str
     type: str
     required: bool = False
     is_json: bool = False
+    paths: tuple[str, ...] = ()
 
     @property
     def duckdb_type(self) -> str:
@@ -115,7 +120,13 @@ def _column(table: str, column: dict[str, Any]) -> Column:
     if data_type not in _DUCKDB_TYPES and not _NUMERIC.fullmatch(data_type):
         raise UsageError(f"Column {table}.{column['name']} has a type that no contract knows: {data_type}.")
     meta = _meta(column)
-    return Column(column["name"], data_type, bool(meta.get("required", False)), bool(meta.get("json", False)))
+    return Column(
+        column["name"],
+        data_type,
+        bool(meta.get("required", False)),
+        bool(meta.get("json", False)),
+        tuple(meta.get("paths", ())),
+    )
 
 
 def _meta(node: dict[str, Any]) -> dict[str, Any]:

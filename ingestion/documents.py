@@ -56,7 +56,7 @@ def land_documents(collections: Sequence[str] | None = None) -> LandingReport:
         batch.source_at = datetime.now(UTC)
         for name in collections or known:
             entity = known[name]
-            projection = {_field(entity, column): True for column in entity.columns}
+            projection = {path.partition(".")[0]: True for column in entity.columns for path in _paths(entity, column)}
             try:
                 stage(batch, entity, store[name].find({}, projection, batch_size=DOCUMENTS_A_BATCH))
             except PyMongoError as error:
@@ -72,7 +72,7 @@ def stage(batch: Landing, entity: Entity, documents: Iterable[dict[str, Any]]) -
     con = batch.con
     con.execute("drop view if exists staged")
     con.execute(f"create or replace temp table read ({', '.join(f'{name} varchar' for name in names)})")
-    readers = [(column, _field(entity, column), _READERS[column.type]) for column in entity.columns]
+    readers = [(column, _paths(entity, column), _READERS[column.type]) for column in entity.columns]
     for cells in _batches(map(partial(_cells, entity, readers), documents)):
         _insert(con, names, cells)
     record = ", ".join(f"{text_literal(name)}, {name}" for name in entity.column_names)
@@ -111,17 +111,30 @@ def _batches(rows: Iterator[list[str | None]]) -> Iterator[list[list[str | None]
         yield batch
 
 
-def _field(entity: Entity, column: Column) -> str:
-    return "_id" if column.name in entity.key else column.name
+def _paths(entity: Entity, column: Column) -> tuple[str, ...]:
+    return ("_id",) if column.name in entity.key else column.paths or (column.name,)
+
+
+def _value(document: dict[str, Any], paths: tuple[str, ...]) -> Any:
+    """Return what stands at the first path that leads to something."""
+    for path in paths:
+        found: Any = document
+        for field in path.split("."):
+            found = found.get(field) if isinstance(found, dict) else None
+        if found is not None:
+            return found
+    return None
 
 
 _Reader = Callable[[Column, Any], str]
 
 
-def _cells(entity: Entity, readers: list[tuple[Column, str, _Reader]], document: dict[str, Any]) -> list[str | None]:
+def _cells(
+    entity: Entity, readers: list[tuple[Column, tuple[str, ...], _Reader]], document: dict[str, Any]
+) -> list[str | None]:
     """Return a document as the texts of its columns, or as what is wrong with it."""
     try:
-        found = [_cell(column, document.get(field), reader) for column, field, reader in readers]
+        found = [_cell(column, _value(document, paths), reader) for column, paths, reader in readers]
         version = document.get("schema_version", 1)
         if not 1 <= version <= entity.schema_version:
             raise MisfitError(
@@ -130,9 +143,9 @@ def _cells(entity: Entity, readers: list[tuple[Column, str, _Reader]], document:
     except MisfitError as misfit:
         blank: list[str | None] = [None] * len(readers)
         # The key stays known: a document that no longer fits has not been deleted.
-        for place, (column, field, _) in enumerate(readers):
-            if column.name in entity.key and isinstance(document.get(field), str):
-                blank[place] = document[field]
+        for place, (column, _, _) in enumerate(readers):
+            if column.name in entity.key and isinstance(document.get("_id"), str):
+                blank[place] = document["_id"]
         return [*blank, misfit.rule, str(misfit), json_util.dumps(document, json_options=_OPTIONS)]
     return [*found, None, None, None]
 

@@ -12,6 +12,7 @@ from payments.errors import UsageError
 from payments.systems.documents.client import database
 
 CHAMPION = "champion"
+SCHEMA_VERSION = 1
 
 
 def publish(model: FraudModel, split: TimeSplit, metrics: dict[str, float]) -> None:
@@ -27,6 +28,7 @@ def publish(model: FraudModel, split: TimeSplit, metrics: dict[str, float]) -> N
         "label_delay_days": split.delay_days,
         "metrics": metrics,
         "model": model.text,
+        "schema_version": SCHEMA_VERSION,
     }
     models = database()["models"]
     models.replace_one({"_id": model.version}, {"_id": model.version, **document, "status": "trained"}, upsert=True)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -64,6 +65,7 @@ def score() -> ScoringReport:
             "score": float(value),
             "decision": decision,
             "scored_at": scored_at,
+            "written_at": datetime.now(UTC),
             "schema_version": SCHEMA_VERSION,
         }
         for payment_key, payment_id, merchant_id, value, decision in zip(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from payments.diagrams.model import Column, Entity, Reference
-from payments.systems.documents.collections import CollectionDefinition
+from payments.systems.documents.definitions import CollectionDefinition
 
 _TYPES = {"int": "integer", "long": "integer", "bool": "boolean", "binData": "binary", "date": "timestamp"}
 

@@ -16,7 +16,7 @@ from payments.diagrams.model import Entity
 from payments.diagrams.themes import AMBER, BLUE, GREEN, GREY
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
-from payments.systems.documents.collections import collection_definitions
+from payments.systems.documents.definitions import collection_definitions
 from payments.systems.oltp.connection import connect
 
 MANIFEST = PROJECT_ROOT / "target" / "manifest.json"

@@ -6,6 +6,7 @@ from the seed and its place in time, so that any part of a collection can be mad
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,16 @@ class Collection:
     documents: Callable[[int, int], list[Document | None]]
 
 
+def _written() -> Document:
+    """Return the fields that every landed document has beside its own."""
+    return {"written_at": datetime.now(UTC), "schema_version": SCHEMA_VERSION}
+
+
+def _held() -> Document:
+    """Return those of a document with a retention: a history lies in the past, so it is on hold and never expires."""
+    return {"expire_at": None, **_written()}
+
+
 def _milliseconds(moments: Ints) -> list[Any]:
     """Moments as (naive, UTC) datetimes at the precision of the document store."""
     milliseconds: list[Any] = (moments // 1000).astype("datetime64[ms]").tolist()
@@ -175,6 +186,7 @@ class Documents:
         return Collection(name, count, ids, lambda start, stop: make(slice(start, stop), ids(start, stop)))
 
     def _session_documents(self, rows: slice, ids: list[str]) -> list[Document | None]:
+        held = _held()
         sessions = self._sessions
         owner, _ = expand(sessions.depth[rows])
         first = self._events[rows.start]
@@ -198,7 +210,7 @@ class Documents:
                 "has_converted": intent >= 0,
                 "payment_intent_id": intent_id if intent >= 0 else None,
                 "utm_source": source,
-                "schema_version": SCHEMA_VERSION,
+                **held,
             }
             for (
                 session_id, merchant, customer, device, device_type, country, started, ended, page_count, intent,
@@ -226,6 +238,7 @@ class Documents:
         return np.arange(first, last) - self._events[session]
 
     def _event_documents(self, rows: slice, ids: list[str]) -> list[Document | None]:
+        held = _held()
         sessions, place = self._sessions, np.arange(rows.start, rows.stop)
         session = np.searchsorted(self._events, place, side="right") - 1
         step = place - self._events[session]
@@ -258,12 +271,13 @@ class Documents:
                     "page": page,
                     "occurred_at": moment,
                     "properties": properties,
-                    "schema_version": SCHEMA_VERSION,
+                    **held,
                 }
             )
         return documents
 
     def _request_documents(self, rows: slice, ids: list[str]) -> list[Document | None]:
+        held = _held()
         requests = self._requests
         documents: list[Document | None] = []
         for request_id, merchant, route, error, failure, latency, version, moment in zip(
@@ -289,7 +303,7 @@ class Documents:
                     "latency_ms": latency,
                     "api_version": _VERSIONS[version],
                     "occurred_at": moment,
-                    "schema_version": SCHEMA_VERSION,
+                    **held,
                 }
             )
         return documents
@@ -297,6 +311,7 @@ class Documents:
     def _feedback_documents(
         self, rows: slice, ids: list[str], encrypt: Callable[[int, str], bytes | None]
     ) -> list[Document | None]:
+        written = _written()
         feedback, population = self._feedback, self._business.population
         subject = population.customers.subject[feedback.customer[rows]]
         numbers = self._spaces["fb"].draws(np.arange(rows.start, rows.stop)).tolist()
@@ -335,7 +350,7 @@ class Documents:
                     "language": language,
                     "text_encrypted": sealed,
                     "submitted_at": moment,
-                    "schema_version": SCHEMA_VERSION,
+                    **written,
                 }
             )
         return documents

@@ -13,7 +13,7 @@ from payments.diagrams.catalogue import read_catalogue
 from payments.diagrams.document_model import other_stores, read_collections
 from payments.diagrams.model import Column, Reference
 from payments.errors import UsageError
-from payments.systems.documents.collections import collection_definitions
+from payments.systems.documents.definitions import collection_definitions
 from tests.dbt_command import run_dbt
 
 PAYMENTS = area_of("core.charges")

@@ -10,7 +10,8 @@ from pymongo.errors import WriteError
 
 from payments.errors import UsageError
 from payments.systems.documents.client import database
-from payments.systems.documents.collections import apply_collections, collection_definitions, indexes_afterwards
+from payments.systems.documents.collections import apply_collections, indexes_afterwards
+from payments.systems.documents.definitions import collection_definitions
 
 NOW = datetime(2026, 6, 30, 12, 0, 0, 123_000, tzinfo=UTC)
 
@@ -29,6 +30,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "payment_intent_id": "pi_1",
         "utm_source": None,
         "schema_version": 1,
+        "expire_at": None,
+        "written_at": NOW,
     },
     "click_events": {
         "_id": "evt_1",
@@ -39,6 +42,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "occurred_at": NOW,
         "properties": {"any": {"depth": [1, 2]}},
         "schema_version": 1,
+        "expire_at": None,
+        "written_at": NOW,
     },
     "api_logs": {
         "_id": "req_1",
@@ -51,6 +56,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "api_version": "2026-01-01",
         "occurred_at": NOW,
         "schema_version": 1,
+        "expire_at": None,
+        "written_at": NOW,
     },
     "feedback": {
         "_id": "fb_1",
@@ -65,6 +72,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "text_encrypted": b"\x01",
         "submitted_at": NOW,
         "schema_version": 1,
+        "written_at": NOW,
     },
     "fraud_scores": {
         "_id": "m1:key",
@@ -76,6 +84,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "decision": "allow",
         "scored_at": NOW,
         "schema_version": 1,
+        "written_at": NOW,
     },
     "models": {
         "_id": "m1",
@@ -85,6 +94,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "metrics": {"auc": 0.9},
         "model": "text",
         "status": "trained",
+        "schema_version": 1,
     },
 }
 
@@ -146,6 +156,8 @@ def test_applying_again_changes_nothing_and_mends_what_was_taken_away(documents:
     assert apply_collections() == [
         "api_logs: created",
         "api_logs: index by_merchant_and_time made",
+        "api_logs: index by_failure_and_time made",
+        "api_logs: index by_expiry made",
         "sessions: validator changed",
         "sessions: index by_merchant_and_start made",
     ]

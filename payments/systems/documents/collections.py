@@ -1,125 +1,141 @@
-"""The collections of the document store: one YAML file each says what it holds, what is refused and what is indexed."""
+"""Bringing the document store in line with the files that define its collections; documents are never touched."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 from pymongo.database import Database
 
-from payments.errors import UsageError
 from payments.systems.documents.client import database
+from payments.systems.documents.definitions import FOLDER, CollectionDefinition, Index, collection_definitions
 
-FOLDER = Path(__file__).parent / "collections"
-
-
-class Index(BaseModel):
-    """An index: its name, its keys in order (1 up, -1 down), and what else the server knows about indexes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    keys: dict[str, int]
-    unique: bool = False
+_GRIDFS = ("files", "chunks")
 
 
-class CollectionDefinition(BaseModel):
-    """One collection: its validator refuses documents; references and shard key tell how it relates and spreads."""
+@dataclass(frozen=True)
+class Change:
+    """A difference between files and server: what it is, what mends it, and what to say when it is mended.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    collection: str
-    purpose: str
-    references: dict[str, str]
-    shard_key: dict[str, int]
-    indexes: tuple[Index, ...]
-    validator: dict[str, Any]
-
-
-@cache
-def collection_definitions(folder: Path = FOLDER) -> tuple[CollectionDefinition, ...]:
-    """Return the definitions in a folder, ordered by name.
-
-    Raises:
-        UsageError: a file is no definition, or bears another name than its collection.
+    ``make`` is None where only a person can decide: a collection that no file names may hold somebody's data.
     """
-    found = []
-    for path in sorted(folder.glob("*.yml")):
-        try:
-            definition = CollectionDefinition.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, ValidationError) as error:
-            raise UsageError(f"{path} does not define a collection: {str(error).splitlines()[0]}.") from error
-        if definition.collection != path.stem:
-            raise UsageError(f"{path} defines {definition.collection}: name the file after its collection.")
-        found.append(definition)
-    return tuple(found)
+
+    drift: str
+    done: str
+    make: Callable[[], object] | None
+
+
+def drift(folder: Path = FOLDER) -> list[Change]:
+    """Return how the server differs from the files; empty when it does not."""
+    store = database()
+    existing = {found["name"]: found.get("options", {}) for found in store.list_collections()}
+    definitions = collection_definitions(folder)
+    changes: list[Change] = []
+    for definition in definitions:
+        changes += _changes(store, definition, existing.get(definition.collection))
+    known = {definition.collection for definition in definitions} | {
+        f"{definition.bucket}.{part}" for definition in definitions if definition.bucket for part in _GRIDFS
+    }
+    strangers = sorted(name for name in existing.keys() - known if not name.startswith("system."))
+    return changes + [Change(f"{name}: no file defines this collection", "", None) for name in strangers]
 
 
 def apply_collections(folder: Path = FOLDER) -> list[str]:
-    """Create missing collections and indexes and bring validators in line; documents are never touched.
+    """Create missing collections and indexes, bring validators in line, drop indexes that no file names.
+
+    A new schema version changes the validator only: documents of both versions live side by side.
 
     Returns:
         What changed, one line each; empty when everything was in place.
     """
-    store = database()
-    existing = {found["name"]: found.get("options", {}) for found in store.list_collections()}
-    changes: list[str] = []
-    for definition in collection_definitions(folder):
-        changes += _apply(store, definition, existing.get(definition.collection))
-    return changes
+    done = []
+    for change in drift(folder):
+        if change.make is not None:
+            change.make()
+            done.append(change.done)
+    return done
 
 
 @contextmanager
-def indexes_afterwards(name: str, folder: Path = FOLDER) -> Iterator[None]:
+def indexes_afterwards(name: str) -> Iterator[None]:
     """Let the body fill an empty collection without its indexes and build them at once afterwards, also after an error.
 
     The embedded server keeps an index up to date at four times the cost of building it. A collection that holds
     documents keeps its indexes. After a kill in the body ``apply_collections`` builds what is missing.
     """
     store = database()
-    definition = next(found for found in collection_definitions(folder) if found.collection == name)
+    definition = next(found for found in collection_definitions() if found.collection == name)
     if store[name].find_one({}, {"_id": 1}) is None:
-        for index in store[name].index_information().keys() & {index.name for index in definition.indexes}:
+        for index in store[name].index_information().keys() & {index.name for index in definition.all_indexes}:
             store[name].drop_index(index)
     try:
         yield
     finally:
-        _apply_indexes(store, definition)
+        for change in _index_changes(store, definition):
+            if change.make is not None:
+                change.make()
 
 
-def _apply(
+def _changes(
     store: Database[dict[str, Any]], definition: CollectionDefinition, options: Mapping[str, Any] | None
-) -> list[str]:
+) -> list[Change]:
     name = definition.collection
     rules: dict[str, Any] = {
         "validator": definition.validator,
         "validationLevel": "strict",
         "validationAction": "error",
     }
-    changes = []
     if options is None:
-        store.create_collection(name, **rules)
-        changes.append(f"{name}: created")
-    elif any(options.get(rule) != value for rule, value in rules.items()):
-        store.command("collMod", name, **rules)
-        changes.append(f"{name}: validator changed")
-    return changes + _apply_indexes(store, definition)
-
-
-def _apply_indexes(store: Database[dict[str, Any]], definition: CollectionDefinition) -> list[str]:
-    name = definition.collection
+        create = [Change(f"{name}: missing", f"{name}: created", lambda: store.create_collection(name, **rules))]
+        return create + [_make_index(store, name, index, found=None) for index in definition.all_indexes]
     changes = []
+    # A server tells only what differs from its own default, which is what the files want.
+    found = {"validationLevel": "strict", "validationAction": "error", **options}
+    if any(found.get(rule) != value for rule, value in rules.items()):
+        change = Change(
+            f"{name}: another validator",
+            f"{name}: validator changed",
+            lambda: store.command("collMod", name, **rules),
+        )
+        changes.append(change)
+    return changes + _index_changes(store, definition)
+
+
+def _index_changes(store: Database[dict[str, Any]], definition: CollectionDefinition) -> list[Change]:
+    name = definition.collection
     present = store[name].index_information()
-    for index in definition.indexes:
-        keys = list(index.keys.items())
-        found = present.get(index.name)
-        if found is not None and found["key"] == keys and bool(found.get("unique")) == index.unique:
-            continue
+    wanted = {index.name for index in definition.all_indexes}
+    changes = [
+        _make_index(store, name, index, present.get(index.name))
+        for index in definition.all_indexes
+        if not _is_as_defined(present.get(index.name), index)
+    ]
+    for stray in sorted(present.keys() - wanted - {"_id_"}):
+        drop = partial(store[name].drop_index, stray)
+        changes.append(Change(f"{name}: no file defines index {stray}", f"{name}: index {stray} dropped", drop))
+    return changes
+
+
+def _is_as_defined(found: Mapping[str, Any] | None, index: Index) -> bool:
+    if found is None:
+        return False
+    options = {"unique": False, "partialFilterExpression": None, "expireAfterSeconds": None}
+    as_found = {option: found.get(option, default) for option, default in options.items()}
+    as_wanted = {option: index.options.get(option, default) for option, default in options.items()}
+    return list(found["key"]) == list(index.keys.items()) and as_found == as_wanted
+
+
+def _make_index(store: Database[dict[str, Any]], name: str, index: Index, found: Mapping[str, Any] | None) -> Change:
+    def make() -> None:
         if found is not None:
             store[name].drop_index(index.name)
-        store[name].create_index(keys, name=index.name, unique=index.unique)
-        changes.append(f"{name}: index {index.name} {'made anew' if found else 'made'}")
-    return changes
+        store[name].create_index(list(index.keys.items()), **index.options)
+
+    what = "missing" if found is None else "differs"
+    return Change(
+        f"{name}: index {index.name} {what}",
+        f"{name}: index {index.name} {'made' if found is None else 'made anew'}",
+        make,
+    )
