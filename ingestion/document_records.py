@@ -2,15 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import partial
 from itertools import islice
 from typing import Any
 
-import duckdb
 import pyarrow as pa
-from bson import json_util
+from bson import Int64, json_util
 
 from ingestion.contracts import Column, Entity
 from ingestion.landing import Landing
@@ -36,13 +34,15 @@ class MisfitError(Exception):
 
 def stage(batch: Landing, entity: Entity, documents: Iterable[dict[str, Any]]) -> None:
     """Create the view ``staged`` from documents, a few thousand at a time."""
-    names = [*entity.column_names, "_rule", "_reason", "_document"]
     con = batch.con
+    columns = [f'"{column.name}" {_STAGED[column.type][0]}' for column in entity.columns]
     con.execute("drop view if exists staged")
-    con.execute(f"create or replace temp table read ({', '.join(f'{name} varchar' for name in names)})")
-    readers = [(column, _paths(entity, column), _READERS[column.type]) for column in entity.columns]
-    for cells in _batches(map(partial(_cells, entity, readers), documents)):
-        _insert(con, names, cells)
+    con.execute(f"create or replace temp table read ({', '.join(columns)}, _rule text, _reason text, _document text)")
+    unread = iter(documents)
+    while some := list(islice(unread, DOCUMENTS_A_BATCH)):
+        con.register("incoming", _table(entity, some))
+        con.execute("insert into read select * from incoming")
+        con.unregister("incoming")
     record = ", ".join(f"{text_literal(name)}, {name}" for name in entity.column_names)
     con.execute(
         f"""
@@ -72,16 +72,55 @@ def document_of(record: str) -> dict[str, Any]:
     return document
 
 
-def _insert(con: duckdb.DuckDBPyConnection, names: list[str], cells: list[list[str | None]]) -> None:
-    arrow = pa.Table.from_arrays([pa.array(column, pa.string()) for column in zip(*cells, strict=True)], names)
-    con.register("incoming", arrow)
-    con.execute("insert into read select * from incoming")
-    con.unregister("incoming")
+def _table(entity: Entity, documents: list[dict[str, Any]]) -> pa.Table:
+    """Return documents as columns. One that does not fit is blank but for its key, with what is wrong with it."""
+    misfits: dict[int, MisfitError] = {}
+    arrays = []
+    for column in entity.columns:
+        values = _values(documents, _paths(entity, column))
+        if not set(map(type, values)) <= _FITTING[column.type, column.required]:
+            values = _checked(column, values, misfits)
+        arrays.append((column, values))
+    for place, version in enumerate(_values(documents, ("schema_version",))):
+        if version is not None and not 1 <= version <= entity.schema_version:
+            reason = f"schema_version {version} is none of 1 to {entity.schema_version}"
+            misfits.setdefault(place, MisfitError("unknown_schema_version", reason))
+    for place in misfits:
+        for column, values in arrays:
+            # The key stays known: a document that no longer fits has not been deleted.
+            if column.name not in entity.key:
+                values[place] = None
+    notes: list[tuple[str | None, str | None, str | None]] = [(None, None, None)] * len(documents)
+    wanted = fields_of(entity)
+    for place, misfit in misfits.items():
+        document = {name: documents[place][name] for name in wanted if name in documents[place]}
+        notes[place] = (misfit.rule, str(misfit), json_util.dumps(document, json_options=_OPTIONS))
+    return pa.Table.from_arrays(
+        [
+            *(pa.array(values, _STAGED[column.type][1]) for column, values in arrays),
+            *(pa.array(note, pa.string()) for note in zip(*notes, strict=True)),
+        ],
+        [*entity.column_names, "_rule", "_reason", "_document"],
+    )
 
 
-def _batches(rows: Iterator[list[str | None]]) -> Iterator[list[list[str | None]]]:
-    while batch := list(islice(rows, DOCUMENTS_A_BATCH)):
-        yield batch
+def _values(documents: list[dict[str, Any]], paths: tuple[str, ...]) -> list[Any]:
+    if len(paths) == 1 and "." not in paths[0]:
+        (name,) = paths
+        return [document.get(name) for document in documents]
+    return [_value(document, paths) for document in documents]
+
+
+def _checked(column: Column, values: list[Any], misfits: dict[int, MisfitError]) -> list[Any]:
+    """Return values as the column takes them, None for what does not fit; the first misfit of a document stands."""
+    found: list[Any] = []
+    for place, value in enumerate(values):
+        try:
+            found.append(_cell(column, value))
+        except MisfitError as misfit:
+            found.append(None)
+            misfits.setdefault(place, misfit)
+    return found
 
 
 def _paths(entity: Entity, column: Column) -> tuple[str, ...]:
@@ -99,89 +138,58 @@ def _value(document: dict[str, Any], paths: tuple[str, ...]) -> Any:
     return None
 
 
-_Reader = Callable[[Column, Any], str]
-
-
-def _cells(
-    entity: Entity, readers: list[tuple[Column, tuple[str, ...], _Reader]], document: dict[str, Any]
-) -> list[str | None]:
-    """Return a document as the texts of its columns, or as what is wrong with it."""
-    try:
-        found = [_cell(column, _value(document, paths), reader) for column, paths, reader in readers]
-        version = document.get("schema_version", 1)
-        if not 1 <= version <= entity.schema_version:
-            raise MisfitError(
-                "unknown_schema_version", f"schema_version {version} is none of 1 to {entity.schema_version}"
-            )
-    except MisfitError as misfit:
-        blank: list[str | None] = [None] * len(readers)
-        # The key stays known: a document that no longer fits has not been deleted.
-        for place, (column, _, _) in enumerate(readers):
-            if column.name in entity.key and isinstance(document.get("_id"), str):
-                blank[place] = document["_id"]
-        return [*blank, misfit.rule, str(misfit), json_util.dumps(document, json_options=_OPTIONS)]
-    return [*found, None, None, None]
-
-
-def _cell(column: Column, value: Any, reader: _Reader) -> str | None:
-    if value is None:
-        if column.required:
-            raise MisfitError("missing_value", f"{column.name} is missing")
-        return None
-    return reader(column, value)
+def _cell(column: Column, value: Any) -> Any:
+    if value is None and column.required:
+        raise MisfitError("missing_value", f"{column.name} is missing")
+    if value is None or type(value) in _PLAIN[column.type]:
+        return value
+    if column.is_json and isinstance(value, dict | list):
+        return _json(column, value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if column.type == "double precision" and is_number and math.isfinite(value):
+        return float(value)
+    raise _wrong(column, value)
 
 
 def _wrong(column: Column, value: Any) -> MisfitError:
     return MisfitError("wrong_type", f"{column.name} is {type(value).__name__}, not {column.type}")
 
 
-def _text(column: Column, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if column.is_json and isinstance(value, dict | list):
-        return json.dumps(
-            value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=partial(_nested, column)
-        )
-    raise _wrong(column, value)
+def _json(column: Column, value: Any) -> str:
+    """Return a nested value as canonical JSON text."""
+
+    def plain(nested: Any) -> str:
+        if isinstance(nested, datetime):
+            return nested.astimezone(UTC).isoformat()
+        if isinstance(nested, bytes):
+            raise _wrong(column, nested)
+        return str(nested)
+
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=plain)
 
 
-def _nested(column: Column, value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, bytes):
-        raise _wrong(column, value)
-    return str(value)
+# How a column is staged: its type in DuckDB and in Arrow. The landing writer narrows integers, or refuses them.
+_STAGED: dict[str, tuple[str, pa.DataType]] = {
+    "text": ("varchar", pa.string()),
+    "bigint": ("bigint", pa.int64()),
+    "integer": ("bigint", pa.int64()),
+    "double precision": ("double", pa.float64()),
+    "boolean": ("boolean", pa.bool_()),
+    "timestamptz": ("timestamptz", pa.timestamp("us", "UTC")),
+}
 
-
-def _integer(column: Column, value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(int(value))
-    raise _wrong(column, value)
-
-
-def _double(column: Column, value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return repr(float(value))
-    raise _wrong(column, value)
-
-
-def _boolean(column: Column, value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    raise _wrong(column, value)
-
-
-def _moment(column: Column, value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    raise _wrong(column, value)
-
-
-_READERS: dict[str, _Reader] = {
-    "text": _text,
-    "bigint": _integer,
-    "integer": _integer,
-    "double precision": _double,
-    "boolean": _boolean,
-    "timestamptz": _moment,
+# The types whose values fit a column as they are, so that a batch is looked at as a whole; anything else is looked at
+# one by one (a number may not be finite, so doubles always are).
+_PLAIN: dict[str, set[type]] = {
+    "text": {str},
+    "bigint": {int, Int64},
+    "integer": {int, Int64},
+    "double precision": set(),
+    "boolean": {bool},
+    "timestamptz": {datetime},
+}
+_FITTING = {
+    (kind, is_required): found | (set() if is_required else {type(None)})
+    for kind, found in _PLAIN.items()
+    for is_required in (False, True)
 }
