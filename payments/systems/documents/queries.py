@@ -2,7 +2,8 @@
 
 A pipeline names a parameter as ``{$param: name}``. Its first stage is a ``$match`` that one index serves, and it joins
 other collections only by ``$lookup`` on a field that leads an index there; :mod:`payments.systems.documents.plans`
-checks both.
+checks both. Further conditions stand in a second ``$match``: the embedded server finds an index only for a filter that
+it covers. Fields of an array's elements are read by ``$map``, as the embedded server follows no path through an array.
 """
 
 from collections.abc import Iterator, Mapping
@@ -192,7 +193,8 @@ def run(
     try:
         documents = list(store[query.collection].aggregate([*query.bound(values), {"$limit": limit}]))
     except PyMongoError as error:
-        raise UsageError(f"{query.name} cannot be run: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].partition(", full error:")[0]
+        raise UsageError(f"{query.name} cannot be run: {reason}") from error
     rows = [[document.get(column) for column in query.columns] for document in documents]
     return DocumentAnswer(list(query.columns), rows, dict(values))
 
@@ -204,14 +206,12 @@ def _default(store: Database[dict[str, Any]], default: Default, values: Mapping[
 
 
 def _looked_up(store: Database[dict[str, Any]], lookup: Lookup, values: Mapping[str, Value]) -> Value | None:
-    match lookup:
-        case MostCommon(most_common=field):
-            stages: Pipeline = [
-                {"$group": {"_id": f"${field}", "count": {"$sum": 1}}},
-                {"$sort": {"count": -1, "_id": 1}},
-            ]
-        case Latest(latest=field) | EndOfLastDay(end_of_last_day=field):
-            stages: Pipeline = [{"$group": {"_id": None, "latest": {"$max": f"${field}"}}}]
+    if isinstance(lookup, MostCommon):
+        best = {"$sort": {"count": -1, "_id": 1}}
+        stages: Pipeline = [{"$group": {"_id": f"${lookup.most_common}", "count": {"$sum": 1}}}, best]
+    else:
+        field = lookup.latest if isinstance(lookup, Latest) else lookup.end_of_last_day
+        stages = [{"$group": {"_id": None, "latest": {"$max": f"${field}"}}}]
     pipeline = [{"$match": _filled(lookup.where, values)}, *stages, {"$limit": 1}]
     found = next(iter(store[lookup.collection].aggregate(pipeline)), None)
     if found is None:
