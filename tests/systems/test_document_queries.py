@@ -1,19 +1,18 @@
 """Every example query of the document store reads by index and gives the answer that plain Python gives."""
 
 import dataclasses
-import os
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pymongo.database import Database
+from typer.testing import CliRunner
 
+from payments.cli import app
 from payments.errors import UsageError
 from payments.queries.catalogue import query_named
-from payments.settings import PROJECT_ROOT
 from payments.systems.documents.client import database
 from payments.systems.documents.collections import apply_collections
 from payments.systems.documents.definitions import definition_of
@@ -147,6 +146,30 @@ def test_a_query_loses_its_index(filled: Filled) -> None:
         apply_collections()
 
 
+def test_the_command_prints_a_table_and_says_by_which_index(filled: Filled) -> None:
+    asked = ["query", "reviews_waiting", "--set", "since=2026-02-01"]
+    table = CliRunner().invoke(app, asked)
+    assert table.exit_code == 0, table.output
+    rows = run(filled.store, QUERIES["reviews_waiting"], _told(filled, {"since": "2026-02-01"}), ALL).rows
+    assert len(rows) == 3
+    for currency, count, amount, *_ in rows:
+        assert re.search(rf"{currency} +│ +{count} +│ +{amount} ", table.output), table.output
+    assert "3 rows" in table.output
+    assert "since = 2026-02-01 00:00:00 UTC" in table.output
+
+    first = CliRunner().invoke(app, [*asked, "--limit", "1"])
+    assert "the first 1 rows" in first.output
+    assert "USD" not in first.output
+
+    plan = CliRunner().invoke(app, [*asked, "--explain"])
+    assert "by_decision_and_time" in plan.output
+    assert "Every access is by index: yes" in plan.output
+
+
+def _told(filled: Filled, given: dict[str, str]) -> dict[str, Value]:
+    return parameter_values(filled.store, QUERIES["reviews_waiting"], given)
+
+
 def test_money_is_never_added_across_currencies() -> None:
     for query in QUERIES.values():
         if any("minor" in column for column in query.columns) or "minor" in str(query.pipeline):
@@ -180,14 +203,3 @@ def test_a_wrong_parameter_is_told(filled: Filled, given: dict[str, str], hint: 
 def test_without_documents_a_default_asks_for_a_value(documents: Database[dict[str, Any]]) -> None:
     with pytest.raises(UsageError, match="give --set merchant="):
         parameter_values(documents, QUERIES["checkout_funnel"], {})
-
-
-def _payments(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "payments", *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ,
-        cwd=PROJECT_ROOT,
-        check=False,
-    )
