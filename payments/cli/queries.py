@@ -33,7 +33,7 @@ def query(
     values = _values(given or [])
     if explain:
         plan = found.plan(values)
-        console.print(plan.text, markup=False, highlight=False)
+        typer.echo(plan.text)  # as the store wrote it, not folded
         accesses: list[list[object]] = [[a.relation, a.what, a.index or "NONE"] for a in plan.accesses]
         print_table(f"What {name} reads", ["relation", "what", "index"], accesses)
         console.print(f"Every access is by index: {yes(plan.is_by_index)}")

@@ -83,9 +83,9 @@ def compiled(name: str) -> str:
     from dbt.cli.main import dbtRunner
 
     options = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT), "--target", "duckdb"]
-    quietly = ["--quiet", "--no-introspect", "--no-populate-cache"]
+    quietly = ["--log-level", "none", "--no-introspect", "--no-populate-cache"]
     with _warehouse_of_settings():
-        ran = dbtRunner().invoke([*quietly, "compile", "--select", name, *options])
+        ran = dbtRunner().invoke(["compile", "--select", name, *quietly, *options])
     results: list[Any] = getattr(ran.result, "results", [])
     if not ran.success or len(results) != 1:
         raise UsageError(f"dbt does not compile {name}: {ran.exception or 'see dbt compile'}")
