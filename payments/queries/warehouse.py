@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def _asking(name: str, given: Given) -> Iterator[tuple[duckdb.DuckDBPyConnection
     path = settings().warehouse_path
     if not path.is_file():
         raise UsageError(f"There is no warehouse at {path}: run dbt build.")
-    text = compiled(name)
+    text = compiled(path)[name]
     with duckdb.connect(str(path), read_only=True) as con:
         con.execute("set TimeZone = 'UTC'")
         try:
@@ -74,30 +74,30 @@ def _asking(name: str, given: Given) -> Iterator[tuple[duckdb.DuckDBPyConnection
             ) from None
 
 
-def compiled(name: str) -> str:
-    """Return the SQL of an analysis as dbt compiles it, without asking the warehouse anything.
+@cache
+def compiled(warehouse: Path) -> dict[str, str]:
+    """Return the SQL of every analysis by name, as dbt compiles it for a warehouse, which it is not asked anything.
 
     Raises:
         UsageError: dbt refuses the project.
     """
     from dbt.cli.main import dbtRunner
 
-    options = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT), "--target", "duckdb"]
+    project = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT), "--target", "duckdb"]
     quietly = ["--log-level", "none", "--no-introspect", "--no-populate-cache"]
-    with _warehouse_of_settings():
-        ran = dbtRunner().invoke(["compile", "--select", name, *quietly, *options])
+    with _named_in_the_environment(warehouse):
+        ran = dbtRunner().invoke(["compile", "--select", "resource_type:analysis", *quietly, *project])
     results: list[Any] = getattr(ran.result, "results", [])
-    if not ran.success or len(results) != 1:
-        raise UsageError(f"dbt does not compile {name}: {ran.exception or 'see dbt compile'}")
-    text: str = results[0].node.compiled_code
-    return text
+    if not ran.success:
+        raise UsageError(f"dbt does not compile the analyses: {ran.exception or 'see dbt compile'}")
+    return {result.node.name: result.node.compiled_code for result in results}
 
 
 @contextmanager
-def _warehouse_of_settings() -> Iterator[None]:
+def _named_in_the_environment(warehouse: Path) -> Iterator[None]:
     """Let dbt's profile, which reads the environment only, name the warehouse that the settings name."""
     before = os.environ.get("PAYMENTS_WAREHOUSE")
-    os.environ["PAYMENTS_WAREHOUSE"] = str(settings().warehouse_path)
+    os.environ["PAYMENTS_WAREHOUSE"] = str(warehouse)
     try:
         yield
     finally:
