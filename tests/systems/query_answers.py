@@ -191,13 +191,14 @@ def shared_devices(store: Store, merchant: str, until: datetime, since: datetime
     rows = []
     for device in seen:
         visits = _of(known, device_id=device)
-        here = _of(visits, merchant_id=merchant)
-        customers = sorted({visit["customer_id"] for visit in here})
+        customers = {visit["customer_id"] for visit in visits}
+        merchants = {visit["merchant_id"] for visit in visits}
+        here = sorted({visit["customer_id"] for visit in _of(visits, merchant_id=merchant)})
+        moments = [visit["started_at"] for visit in visits]
+        counts = [len(customers), len(merchants), len(customers) - len(merchants)]
         if len(customers) >= least:
-            moments = [visit["started_at"] for visit in visits]
-            merchants = {visit["merchant_id"] for visit in visits}
-            rows.append([device, len(customers), customers, len(here), len(merchants), min(moments), max(moments)])
-    return sorted(rows, key=lambda row: (-row[1], row[0]))
+            rows.append([device, *counts, here, len(visits), min(moments), max(moments)])
+    return sorted(rows, key=lambda row: (-row[3], row[0]))
 
 
 def reviews_waiting(store: Store, until: datetime, since: datetime) -> Rows:
