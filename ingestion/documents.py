@@ -1,6 +1,7 @@
 """The document collections, landed in batches of documents; nested values become canonical JSON text.
 
-Only the fields of the contract are asked for: text that a person wrote (``text_encrypted``) never leaves the store.
+Only the fields of the contract are asked for: text that a person wrote (``text_encrypted``) never leaves the store. A
+document in which its writer has left a ``refusal`` (rule and reason) goes to quarantine with that.
 """
 
 import json
@@ -57,6 +58,7 @@ def land_documents(collections: Sequence[str] | None = None) -> LandingReport:
         for name in collections or known:
             entity = known[name]
             projection = {path.partition(".")[0]: True for column in entity.columns for path in _paths(entity, column)}
+            projection["refusal"] = True
             try:
                 stage(batch, entity, store[name].find({}, projection, batch_size=DOCUMENTS_A_BATCH))
             except PyMongoError as error:
@@ -134,6 +136,8 @@ def _cells(
 ) -> list[str | None]:
     """Return a document as the texts of its columns, or as what is wrong with it."""
     try:
+        if refusal := document.get("refusal"):
+            raise MisfitError(refusal["rule"], refusal["reason"])
         found = [_cell(column, _value(document, paths), reader) for column, paths, reader in readers]
         version = document.get("schema_version", 1)
         if not 1 <= version <= entity.schema_version:

@@ -147,12 +147,13 @@ def test_each_owner_keeps_its_fields(documents: Store) -> None:
     found = documents["customer_profiles"].find_one({"_id": "cus_1"})
     assert found is not None
     assert (found["segment"], found["country"], found["version"]) == ("loyal", "DE", 2)
-    for owner, fields, told in [
+    cases: list[tuple[str, Document, str]] = [
         ("the warehouse", {"segment": "new", "country": "FR"}, "country (the operational store)"),
         ("the operational store", {"segment": "new", "version": 9}, "segment (the warehouse)"),
         ("the warehouse", {"nickname": "x"}, "no field nickname"),
         ("the operational store", {"country": "FR"}, "by a higher version only"),
-    ]:
+    ]
+    for owner, fields, told in cases:
         with pytest.raises(ValueError, match=told.replace("(", r"\(").replace(")", r"\)")):
             set_owned("customer_profiles", "cus_1", owner, fields)
     assert documents["customer_profiles"].find_one({"_id": "cus_1"}) == found
