@@ -10,6 +10,7 @@ into quarantine. Of two contents under one event id the first is kept, and the s
 is kept with the digits removed, and its own digest is not: a digest of nearly known text would give the number away.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -75,7 +76,9 @@ def receive(body: bytes, signed_at: datetime) -> Receipt:
 
 
 def read_again(refused_id: str) -> Document | None:
-    """Read the original of a refused delivery by today's rules, in place of which the event then stands.
+    """Read the original of a refused delivery by today's rules, and store the event that it is.
+
+    Once that event has landed, :func:`drop_refused` removes what it came from; until then this may be repeated.
 
     Returns:
         The event's document; None when it is refused still, is gone, or held a card number.
@@ -88,8 +91,12 @@ def read_again(refused_id: str) -> Document | None:
         _, event = _keep(store, original(found), found["signed_at"], found["received_at"])
     except _RefusedError:
         return None
-    store[COLLECTION].delete_one({"_id": refused_id})
     return event
+
+
+def drop_refused(refused_ids: Sequence[str]) -> None:
+    """Remove refused deliveries that were read again as events."""
+    durable()[COLLECTION].delete_many({"_id": {"$in": list(refused_ids)}, "refusal.rule": {"$type": "string"}})
 
 
 def original(document: Document) -> bytes:
