@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import WriteError
 
@@ -371,6 +372,44 @@ def test_removal_races_with_writers(documents: Store) -> None:
         for write in writing:
             write.result()
     assert versions(documents) == {}
+
+
+@pytest.mark.parametrize("in_transaction", [None, True, False], ids=["alone", "transaction", "journal"])
+def test_a_document_removed_just_before_it_is_inserted_is_gone(
+    documents: Store, in_transaction: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = Collection.insert_one
+
+    def after_removal(collection: Collection[Document], *arguments: Any, **options: Any) -> Any:
+        if collection.name == "customer_profiles":
+            remove("customer_profiles", ["cus_1"], "erasure")
+        return insert(collection, *arguments, **options)
+
+    monkeypatch.setattr(Collection, "insert_one", after_removal)
+    if in_transaction is None:
+        assert upsert("customer_profiles", profile()) is Outcome.REMOVED
+    else:
+        change_together([Upsert("customer_profiles", profile())], in_transaction=in_transaction)
+    assert versions(documents) == {}
+
+
+def test_a_change_between_two_looks_is_noticed(documents: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    upsert_many("customer_profiles", [profile(1), profile(2)])
+    newer: list[Step] = [Upsert("customer_profiles", profile(number, 2)) for number in (1, 2)]
+    looks = []
+    read = together._read
+
+    def torn(store: Store, references: Any, session: None) -> list[Document | None]:
+        looks.append(references)
+        first = read(store, references[:1], session)
+        if len(looks) == 1:
+            change_together(newer, in_transaction=False)
+        return first + read(store, references[1:], session)
+
+    monkeypatch.setattr(together, "_read", torn)
+    found = read_together([("customer_profiles", "cus_1"), ("customer_profiles", "cus_2")], in_transaction=False)
+    assert [document and document["version"] for document in found] == [2, 2]
+    assert len(looks) == 4
 
 
 def test_what_the_server_can_is_asked(documents: Store) -> None:
