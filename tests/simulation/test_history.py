@@ -185,7 +185,7 @@ def test_another_history_is_refused(oltp: psycopg.Connection, documents: Store, 
     documents["sessions"].delete_one({})
     for change in (
         "content_digest = 'of another version'",
-        "document_counts = (document_counts::jsonb || '{\"sessions\": 1}')::json",
+        "document_counts = (document_counts::jsonb || '{\"sessions\": 999}')::json",
         "document_counts = (document_counts::jsonb - 'audit_events')::json",
     ):
         kept = oltp.execute("select content_digest, document_counts::text from simulation.runs").fetchone()
