@@ -17,31 +17,31 @@ with
 
 staged as (
     {%- for fact, sources in facts %}
-    {%- set is_last = loop.last %}
-    {%- for source in sources %}
-    select
-        '{{ fact }}' as fact,
-        count(*) as row_count
-    from {{ ref(source) }}
-    where not is_deleted
-    {%- if not (is_last and loop.last) %}
+        {%- set is_last = loop.last %}
+        {%- for source in sources %}
+            select
+                '{{ fact }}' as fact,
+                count(*) as row_count
+            from {{ ref(source) }}
+            where not is_deleted
+            {%- if not (is_last and loop.last) %}
 
-    union all
-    {% endif %}
-    {%- endfor %}
+                union all
+            {% endif %}
+        {%- endfor %}
     {%- endfor %}
 ),
 
 built as (
     {%- for fact, _ in facts %}
-    select
-        '{{ fact }}' as fact,
-        count(*) as row_count
-    from {{ ref(fact) }}
-    {%- if not loop.last %}
+        select
+            '{{ fact }}' as fact,
+            count(*) as row_count
+        from {{ ref(fact) }}
+        {%- if not loop.last %}
 
-    union all
-    {% endif %}
+            union all
+        {% endif %}
     {%- endfor %}
 ),
 

@@ -10,14 +10,14 @@ payments as (
 
 documents as (
     {%- for collection in ['sessions', 'feedback', 'customer_profiles'] %}
-    select
-        merchant_id,
-        customer_id
-    from {{ ref('stg_documents__' ~ collection) }}
-    where not is_deleted
-    {%- if not loop.last %}
-    union
-    {%- endif %}
+        select
+            merchant_id,
+            customer_id
+        from {{ ref('stg_documents__' ~ collection) }}
+        where not is_deleted
+        {%- if not loop.last %}
+            union
+        {%- endif %}
     {%- endfor %}
 ),
 

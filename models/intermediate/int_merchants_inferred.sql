@@ -28,11 +28,11 @@ documents as (
     {%- for collection in [
         'sessions', 'click_events', 'feedback', 'api_logs', 'webhook_deliveries', 'fraud_decisions', 'customer_profiles',
     ] %}
-    select merchant_id from {{ ref('stg_documents__' ~ collection) }}
-    where not is_deleted
-    {%- if not loop.last %}
-    union
-    {%- endif %}
+        select merchant_id from {{ ref('stg_documents__' ~ collection) }}
+        where not is_deleted
+        {%- if not loop.last %}
+            union
+        {%- endif %}
     {%- endfor %}
 ),
 

@@ -12,7 +12,7 @@ counted as (
         path,
         count(*) as request_count,
         {%- for outcome in ['succeeded', 'declined', 'client_error', 'rate_limited', 'server_error'] %}
-        cast(sum(case when outcome = '{{ outcome }}' then 1 else 0 end) as bigint) as {{ outcome }}_count,
+            cast(sum(case when outcome = '{{ outcome }}' then 1 else 0 end) as bigint) as {{ outcome }}_count,
         {%- endfor %}
         percentile_disc(0.50) within group (order by latency_ms) as latency_p50_ms,
         percentile_disc(0.95) within group (order by latency_ms) as latency_p95_ms,

@@ -34,10 +34,7 @@ fraud_decisions as (
 ),
 
 profiles as (
-    select
-        *,
-        {{ customer_key_of('merchant_id', 'customer_id') }} as customer_key
-    from {{ ref('stg_documents__customer_profiles') }}
+    select * from {{ ref('stg_documents__customer_profiles') }}
     where not is_deleted
 ),
 
@@ -178,7 +175,9 @@ gathered as (
     left join decisions_by_customer
         on customers.customer_key = decisions_by_customer.customer_key
     left join profiles
-        on customers.customer_key = profiles.customer_key
+        on
+            customers.merchant_id = profiles.merchant_id
+            and customers.customer_id = profiles.customer_id
 ),
 
 final as (

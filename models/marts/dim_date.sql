@@ -26,11 +26,11 @@ documents as (
         ['webhook_deliveries', 'created_at'],
         ['fraud_decisions', 'decided_at'],
     ] %}
-    select {{ utc_date(moment) }} as happened_on from {{ ref('stg_documents__' ~ collection) }}
-    where not is_deleted
-    {%- if not loop.last %}
-    union
-    {%- endif %}
+        select {{ utc_date(moment) }} as happened_on from {{ ref('stg_documents__' ~ collection) }}
+        where not is_deleted
+        {%- if not loop.last %}
+            union
+        {%- endif %}
     {%- endfor %}
 ),
 

@@ -14,7 +14,8 @@ charges as (
     select * from {{ ref('int_charges_with_refunds_and_disputes') }}
 ),
 
--- Places of the funnel, so that the deepest is the largest; a page is what a visitor looks at, not what is put in the cart.
+-- Steps of the funnel by number, so that the deepest is the largest; a page is what a visitor looks at, not what goes
+-- into the cart.
 events_by_session as (
     select
         session_id,
@@ -22,9 +23,9 @@ events_by_session as (
         sum(case when event_type in ('page_view', 'product_view', 'checkout_started') then 1 else 0 end) as page_count,
         max(
             case event_type
-            {%- for step in funnel_steps() %}
-                when '{{ step }}' then {{ loop.index }}
-            {%- endfor %}
+                {%- for step in funnel_steps() %}
+                    when '{{ step }}' then {{ loop.index }}
+                {%- endfor %}
             end
         ) as funnel_depth
     from click_events
