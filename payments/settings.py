@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     backups_kept: int = Field(default=2, ge=1, description="Base backups to keep, with the WAL since the oldest one.")
     documents_uri: str | None = Field(default=None, description="A MongoDB server to use instead of the embedded one.")
     documents_port: int = Field(default=27020, description="Port of the embedded document server.")
+    content_max_bytes: int = Field(
+        default=20_000_000, ge=1, description="The largest bank statement or evidence file, in bytes."
+    )
     raw: Path | None = Field(default=None, description="The raw zone; by default the folder raw of home.")
     warehouse: Path | None = Field(
         default=None, description="The DuckDB warehouse; by default warehouse.duckdb of home."

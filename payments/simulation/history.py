@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from payments.errors import UsageError
 from payments.settings import settings
+from payments.simulation.bank import Bank, write_bank
 from payments.simulation.business import build_business
 from payments.simulation.document_writer import write_collection
 from payments.simulation.documents import Documents
@@ -34,7 +35,7 @@ from payments.systems.oltp.connection import connect
 from payments.systems.oltp.ledger import seal
 from payments.vault import KeyRing, encrypt_field, unwrap
 
-_COLLECTIONS = ("sessions", "click_events", "api_logs", "feedback")
+_COLLECTIONS = ("sessions", "click_events", "api_logs", "feedback", "bank_statements", "dispute_evidence")
 # Any number will do, as long as every simulation asks for the same one.
 _ADVISORY_LOCK = 5_432_010
 _LOCK_TIMEOUT = "60s"
@@ -105,11 +106,11 @@ def simulate(transactions: int, days: int, seed: int, end: date = date(2026, 6, 
 
         business = build_business(plan)
         tables = Tables(business)
-        documents = Documents(business, tables)
+        documents, bank = Documents(business, tables), Bank(tables)
         is_new = run is None
         if run is None:
             _refuse_other_documents(documents_store)
-            run = _write_oltp(connection, plan, tables, documents.counts(), advance)
+            run = _write_oltp(connection, plan, tables, documents.counts() | bank.counts(), advance)
         elif run.digest != tables.digest():
             raise UsageError(
                 "The store holds this history as another version of the generator made it: "
@@ -122,6 +123,7 @@ def simulate(transactions: int, days: int, seed: int, end: date = date(2026, 6, 
             collection.name: write_collection(documents_store, collection, is_new, advance)
             for collection in documents.collections(_sealing(connection, tables, documents))
         }
+        inserted |= write_bank(documents_store, connection, bank, advance)
         _mark_documents(connection, plan)
     return SimulationReport(
         seed=seed,
