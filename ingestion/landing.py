@@ -299,7 +299,9 @@ class Landing:
             "create or replace temp table looked_at as select unnest(?::varchar[]) as quarantine_id",
             [list(staged.replays)],
         )
-        scope = "true" if staged.is_complete else "quarantine_id in (select quarantine_id from looked_at)"
+        looked_at = "quarantine_id in (select quarantine_id from looked_at)"
+        # A file that was refused never came into the store that a snapshot reads.
+        scope = f"not starts_with(origin, 'file:') or {looked_at}" if staged.is_complete else looked_at
         settled = f"select quarantine_id from standing anti join quarantine using (rule, record) where {scope}"
         quarantine_files, resolved_files = [], []
         if self._one(f"select count(*) from ({fresh})"):

@@ -24,6 +24,10 @@ customers as (
     select * from {{ ref('stg_oltp__customers') }}
 ),
 
+reconciled_payouts as (
+    select * from {{ ref('int_payouts_reconciled') }}
+),
+
 mentioned as (
     select merchant_id from payments
     union
@@ -34,6 +38,8 @@ mentioned as (
     select merchant_id from ledger_entries
     union
     select merchant_id from customers
+    union
+    select merchant_id from reconciled_payouts
 ),
 
 -- Merchants that something mentions and no landed merchant describes.

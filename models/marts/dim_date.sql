@@ -16,6 +16,10 @@ ledger_entries as (
     select * from {{ ref('int_ledger_entries_joined') }}
 ),
 
+reconciled_payouts as (
+    select * from {{ ref('int_payouts_reconciled') }}
+),
+
 spine as (
     select cast(calendar.moment as date) as date_day
     from generate_series(
@@ -34,6 +38,8 @@ all_days as (
     select opened_on from disputes
     union
     select {{ utc_date('posted_at') }} from ledger_entries
+    union
+    select coalesce(booked_on, expected_on) from reconciled_payouts
 ),
 
 parts as (
