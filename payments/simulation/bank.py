@@ -93,7 +93,7 @@ class Bank:
                 merchant_id=merchants[merchant],
                 dispute_id=dispute_id,
                 kind=KINDS[place % len(KINDS)],
-                content=_pdf(f"Evidence for {dispute_id}") if place % 2 else _png(dispute_id.encode()),
+                content=pdf_of(f"Evidence for {dispute_id}") if place % 2 else png_of(dispute_id.encode()),
                 uploaded_at=datetime.fromtimestamp((moment + 2 * DAY) // SECOND, UTC),
                 uploaded_by="merchant",
             )
@@ -233,7 +233,7 @@ def _entry(amount_minor: int, currency: str, direction: str, on: date, payout_id
     return Entry(None, amount_minor, currency, direction, "booked", on, on, payout_id)
 
 
-def _pdf(text: str) -> bytes:
+def pdf_of(text: str) -> bytes:
     """Return a page that shows a line of text."""
     shown = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
     objects = [
@@ -258,7 +258,7 @@ def _pdf(text: str) -> bytes:
     )
 
 
-def _png(pixels: bytes) -> bytes:
+def png_of(pixels: bytes) -> bytes:
     """Return a grey picture of one row."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
