@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ingestion.camt053 import StatementError, parse_statements
 from ingestion.contracts import Entity, entities
-from ingestion.documents import SOURCE
-from ingestion.landing import Landing, Staged, landing, open_items
+from ingestion.documents import SOURCE, document_batch
+from ingestion.landing import Landing, Staged, open_items
 from ingestion.raw_zone import text_literal
 from payments.errors import UsageError
 from payments.settings import settings
@@ -103,7 +103,7 @@ def _quarantine(file: Path, refused: Refused) -> None:
     """Write down that a file was refused; the landing writer counts it as read and quarantined."""
     entity, sha256 = entities(SOURCE)[COLLECTION], _digest(file)
     record = json.dumps({"sha256": sha256, "size_bytes": file.stat().st_size}, separators=(",", ":"))
-    with landing(SOURCE, "file", _origin(sha256)) as batch:
+    with document_batch("file", _origin(sha256)) as batch:
         _land(batch, entity, (refused.rule, refused.reason, record))
         batch.commit()
 
@@ -111,7 +111,7 @@ def _quarantine(file: Path, refused: Refused) -> None:
 def _settle(file: Path) -> None:
     """Settle what a file was refused for before: it fits now."""
     entity, origin = entities(SOURCE)[COLLECTION], _origin(_digest(file))
-    with landing(SOURCE, "file", origin) as batch:
+    with document_batch("file", origin) as batch:
         standing = open_items(batch.pin, SOURCE, COLLECTION)
         if standing is None:
             return

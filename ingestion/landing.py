@@ -8,8 +8,9 @@ A source stages its records as a DuckDB relation, one row a record read, in the 
 - ``_record text``: the record as text, as it would stand in quarantine (a view computes it for the refused rows only).
 
 The writer checks every record (types, required columns, card numbers), compares its content with the latest state in
-the raw zone and writes what is new (``r``), changed (``u``) or, in a complete snapshot, gone (``d``). What does not fit
-goes to quarantine with a rule, a reason and the card digits removed. Nothing is dropped:
+the raw zone and writes what is new (``r``), changed (``u``) or gone: deleted (``d``), or expired (``x``) when its
+source removed it at the end of its retention, which an entity tells by a column ``expire_at``. What does not fit goes
+to quarantine with a rule, a reason and the card digits removed. Nothing is dropped:
 ``read = accepted + unchanged + quarantined``. A record that stands in quarantine already is counted, not written again.
 """
 
@@ -56,7 +57,10 @@ class LandingReport:
 class Staged:
     """The records of one entity, staged in ``relation`` (see the module's description).
 
-    ``is_complete``: the relation holds all that the source has, so what is absent was deleted there.
+    ``is_complete``: the relation holds all that the source has with a key above ``above`` and not above ``up_to`` (null
+    is no bound), so what is absent there is gone from the source. ``removed``: the keys of records that are gone
+    although the relation is not complete. ``on_request``: the keys of records that somebody asked to remove: these are
+    deleted, whenever they would have expired. Bounds and keys are for entities whose key is one column of text.
     ``immutable``: columns in which a record may not differ from what landed before under its key.
     ``replays``: the quarantine ids of the records that are landed again here.
     """
@@ -64,6 +68,10 @@ class Staged:
     entity: Entity
     relation: str
     is_complete: bool = False
+    above: str | None = None
+    up_to: str | None = None
+    removed: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()
     immutable: tuple[str, ...] = ()
     replays: tuple[str, ...] = ()
 
@@ -109,7 +117,10 @@ class Landing:
         con.execute(f"create or replace temp table checked as {_check_types(entity, staged.relation, types)}")
         self._screen(entity)
         con.execute(f"create or replace temp table keyed as {_key_and_hash(entity)}")
-        con.execute(f"create or replace temp table previous as {self._previous(entity)}")
+        con.execute(
+            f"create or replace temp table absent as select unnest({_KEY_LIST}) as _key", [list(staged.removed)]
+        )
+        con.execute(f"create or replace temp table previous as {self._previous(staged)}")
         con.execute(f"create or replace temp table refused as {_REFUSED}")
         con.execute(f"create or replace temp table verdict as {_VERDICT}")
         con.execute(f"create or replace temp table changed as {self._changed(staged)}")
@@ -187,19 +198,22 @@ class Landing:
             if found:
                 self.con.executemany("insert into screened values (?, ?, ?)", found)
 
-    def _previous(self, entity: Entity) -> str:
+    def _previous(self, staged: Staged) -> str:
         """Return SQL for the latest landed state of each key: key, content hash and operation."""
+        entity = staged.entity
         files = self.pin.files(entity.source, entity.name)
         if not files:
             return "select ''::varchar as _key, ''::varchar as _content_hash, ''::varchar as _op where false"
+        asked_for = "" if staged.is_complete else "where _key in (select _key from keyed union all from absent)"
         if len(files) == 1:
-            return f"select _key, _content_hash, _op from {parquet(files)}"
+            return f"select _key, _content_hash, _op from {parquet(files)} {asked_for}"
         return f"""
             select
                 _key,
                 arg_max(_content_hash, _sequence) as _content_hash,
                 arg_max(_op, _sequence) as _op,
             from {parquet(files)}
+            {asked_for}
             group by _key
         """
 
@@ -209,37 +223,45 @@ class Landing:
         names = ", ".join(f'"{name}"' for name in entity.column_names)
         files = self.pin.files(entity.source, entity.name)
         if not files:
-            return f"select {names}, ''::varchar as _key, false as is_deleted from checked where false"
+            return f"select {names}, ''::varchar as _key, ''::varchar as _gone_op from checked where false"
         present = [row[0] for row in self.con.execute(f"describe select * from {parquet(files)}").fetchall()]
-        deleted = """
-            select previous._key, true as is_deleted
-            from previous
-            anti join keyed on keyed._key = previous._key
-            where previous._op <> 'd'
-        """
+        self.con.execute(
+            f"create or replace temp table on_request as select unnest({_KEY_LIST}) as _key", [list(staged.on_request)]
+        )
         return f"""
             with landed as ({relation(entity, files, present)}),
             replaced as (
-                select _key, false as is_deleted from verdict where _op = 'u'
-                {"union all " + deleted if staged.is_complete else ""}
+                select _key, false as is_gone from verdict where _op = 'u'
+                union all
+                select previous._key, true as is_gone
+                from previous
+                anti join keyed on keyed._key = previous._key
+                where previous._op not in ('d', 'x') and {_is_absent(staged)}
             )
-            select {names}, landed._key, replaced.is_deleted
+            select {names}, landed._key, case when replaced.is_gone then {self._gone_op(entity)} end as _gone_op
             from landed
             join replaced on replaced._key = landed._key
             qualify row_number() over (partition by landed._key order by landed._sequence desc) = 1
         """
 
+    def _gone_op(self, entity: Entity) -> str:
+        """Return SQL for how a landed row ended: expired when its time was over and nobody asked to remove it."""
+        if "expire_at" not in entity.column_names:
+            return "'d'"
+        is_over = f"landed.expire_at <= {text_literal(self.source_at.isoformat())}::timestamptz"
+        return f"case when {is_over} and landed._key not in (select _key from on_request) then 'x' else 'd' end"
+
     def _count_verdicts(self) -> tuple[int, int, int]:
         accepted = self._one("select count(*) from verdict where _op <> 'unchanged'")
         unchanged = self._one("select count(*) from verdict where _op = 'unchanged'")
-        deleted = self._one("select count(*) from changed where is_deleted")
-        return accepted, unchanged, deleted
+        gone = self._one("select count(*) from changed where _gone_op is not null")
+        return accepted, unchanged, gone
 
     def _write_data(self, entity: Entity) -> list[str]:
         path, name = self.files.new("data", entity.source, entity.name)
         names = ", ".join(f'"{column}"' for column in entity.column_names)
         kept = ", ".join(f'keyed."{column}"' for column in entity.column_names)
-        deletions = self._one("select count(*) from changed where is_deleted")
+        deletions = self._one("select count(*) from changed where _gone_op is not null")
         total = self._one(f"select coalesce(max(_ordinal) + 1, 0) + {deletions} from keyed")
         rows = f"""
             with replaced as (
@@ -254,14 +276,14 @@ class Landing:
             deletions as (
                 select
                     {names},
-                    'd' as _op,
+                    _gone_op as _op,
                     _key,
                     replaced._before,
                     md5('') as _content_hash,
                     {total - deletions} + row_number() over (order by _key) - 1 as _place,
                 from changed
                 join replaced using (_key)
-                where is_deleted
+                where _gone_op is not null
             )
             select
                 {names},
@@ -299,9 +321,7 @@ class Landing:
             "create or replace temp table looked_at as select unnest(?::varchar[]) as quarantine_id",
             [list(staged.replays)],
         )
-        looked_at = "quarantine_id in (select quarantine_id from looked_at)"
-        # A file that was refused never came into the store that a snapshot reads.
-        scope = f"not starts_with(origin, 'file:') or {looked_at}" if staged.is_complete else looked_at
+        scope = _looked_at(staged)
         settled = f"select quarantine_id from standing anti join quarantine using (rule, record) where {scope}"
         quarantine_files, resolved_files = [], []
         if self._one(f"select count(*) from ({fresh})"):
@@ -394,6 +414,44 @@ def open_items(pin: Pin, source: str, entity: str) -> str | None:
     return items
 
 
+def _is_absent(staged: Staged) -> str:
+    """Return SQL that tells whether a key which the relation lacks is gone from the source."""
+    if not staged.is_complete:
+        return "previous._key in (select _key from absent)"
+    key = "json_extract_string(previous._key, '$[0]')"
+    return " and ".join(["true", *_bounds(staged, key)])
+
+
+def _bounds(staged: Staged, key: str) -> list[str]:
+    return [
+        *([] if staged.above is None else [f"{key} > {text_literal(staged.above)}"]),
+        *([] if staged.up_to is None else [f"{key} <= {text_literal(staged.up_to)}"]),
+    ]
+
+
+def _looked_at(staged: Staged) -> str:
+    """Return SQL that tells whether this batch saw what became of a quarantined record: it no longer stands otherwise.
+
+    The key of a record is that of its document, or the column of its key.
+    """
+    replayed = "quarantine_id in (select quarantine_id from looked_at)"
+    if staged.is_complete and staged.above is None and staged.up_to is None:
+        # A file that was refused never came into the store that was read.
+        return f"({replayed} or not starts_with(origin, 'file:'))"
+    if len(staged.entity.key) > 1:
+        return replayed
+    places = ("_id", staged.entity.key[0])
+    found = ", ".join(f"json_extract_string(record, '$.{place}')" for place in places)
+    key = f"case when json_valid(record) then coalesce({found}) end"
+    if staged.is_complete:
+        return f"({replayed} or ({' and '.join(_bounds(staged, key))}))"
+    seen = "select json_extract_string(_key, '$[0]') from (select _key from keyed union all from absent)"
+    return f"({replayed} or {key} in ({seen} where _key is not null))"
+
+
+_KEY_LIST = "list_transform(?::varchar[], lambda key: json_array(key)::varchar)"
+"""Keys of one column as the envelope writes them."""
+
 _MAY_HOLD_CARD = r"regexp_matches({}, '[0-9](?:[ -]?[0-9]){{12}}|\\u')"
 
 # A column that is staged with its own type fits by itself (types as DuckDB describes them).
@@ -452,7 +510,7 @@ _VERDICT = """
         sound._key,
         case
             when repetitions._ordinal is not null then 'unchanged'
-            when previous._key is null or previous._op = 'd' then 'r'
+            when previous._key is null or previous._op in ('d', 'x') then 'r'
             when previous._content_hash = sound._content_hash then 'unchanged'
             else 'u'
         end as _op,

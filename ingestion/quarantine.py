@@ -9,10 +9,11 @@ from typing import Any
 import duckdb
 
 from ingestion.contracts import Entity, entities
+from ingestion.document_records import document_of, is_document, stage
 from ingestion.documents import SOURCE as DOCUMENTS
-from ingestion.documents import document_of, is_document, stage
+from ingestion.documents import document_batch
 from ingestion.files import land_mapped
-from ingestion.landing import LandingReport, Staged, landing, open_items
+from ingestion.landing import LandingReport, Staged, open_items
 from ingestion.mapping import Mapping, read_mapping
 from ingestion.raw_zone import Pin, RawZone
 from payments.errors import UsageError
@@ -114,7 +115,7 @@ def _replay_file(batch_id: str, records: dict[str, str], mapping: Mapping, curre
 
 
 def _replay_documents(batch_id: str, refused: dict[str, dict[str, str]]) -> LandingReport:
-    with landing(DOCUMENTS, "replay", f"replay of {batch_id}") as batch:
+    with document_batch("replay", f"replay of {batch_id}") as batch:
         for name, records in refused.items():
             entity = entities(DOCUMENTS)[name]
             documents = {item: document_of(record) for item, record in records.items()}

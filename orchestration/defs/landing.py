@@ -21,17 +21,20 @@ def _specs(source: str, tables: list[str], dep: dg.AssetKey) -> list[dg.AssetSpe
     return [dg.AssetSpec(dg.AssetKey([source, table]), deps=[dep], kinds={"parquet"}) for table in tables]
 
 
-def _results(report: LandingReport) -> Iterator[dg.MaterializeResult[None]]:
-    for counts in report.entities:
+def _results(*reports: LandingReport) -> Iterator[dg.MaterializeResult[None]]:
+    """Yield one result an entity, of all batches that landed a part of it."""
+    for entity in dict.fromkeys(counts.entity for report in reports for counts in report.entities):
+        parts = [counts for report in reports for counts in report.entities if counts.entity == entity]
+        batches = [report.batch_id for report in reports if any(c.entity == entity for c in report.entities)]
         yield dg.MaterializeResult(
-            asset_key=[report.source, counts.entity],
+            asset_key=[reports[0].source, entity],
             metadata={
-                "dagster/row_count": counts.accepted,
-                "read": counts.read,
-                "unchanged": counts.unchanged,
-                "quarantined": counts.quarantined,
-                "deleted": counts.deleted,
-                "batch_id": report.batch_id,
+                "dagster/row_count": sum(part.accepted for part in parts),
+                "read": sum(part.read for part in parts),
+                "unchanged": sum(part.unchanged for part in parts),
+                "quarantined": sum(part.quarantined for part in parts),
+                "deleted": sum(part.deleted for part in parts),
+                "batch_id": ", ".join(batches),
             },
         )
 
@@ -45,7 +48,7 @@ def landed_oltp() -> Iterator[dg.MaterializeResult[None]]:
 @dg.multi_asset(name="land_documents", specs=_specs("documents", COLLECTIONS, DOCUMENTS), group_name="landing")
 def landed_documents() -> Iterator[dg.MaterializeResult[None]]:
     """Land the document collections."""
-    yield from _results(land_documents(COLLECTIONS))
+    yield from _results(*land_documents(COLLECTIONS))
 
 
 @dg.multi_asset(
@@ -53,7 +56,7 @@ def landed_documents() -> Iterator[dg.MaterializeResult[None]]:
 )
 def landed_fraud_scores() -> Iterator[dg.MaterializeResult[None]]:
     """Land the scores that the model wrote into the document store."""
-    yield from _results(land_documents([SCORES]))
+    yield from _results(*land_documents([SCORES]))
 
 
 class TransactionFile(dg.Config):

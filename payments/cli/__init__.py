@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from payments.cli import business, content, disaster, landing, ledger, proofs, stores
+from payments.cli import business, content, disaster, documents, landing, ledger, proofs, stores
 from payments.errors import UsageError
 
 app = typer.Typer(
@@ -13,7 +13,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (stores, business, landing, proofs, ledger, disaster, content):
+for part in (stores, documents, content, business, landing, proofs, ledger, disaster):
     app.add_typer(part.app)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 land_app = typer.Typer(
-    help="Land data into the raw zone: without a subcommand, PostgreSQL and the document collections."
+    help="Land data into the raw zone: without a subcommand, PostgreSQL and what changed in the document collections."
 )
 load_app = typer.Typer(help="Load the raw zone into another engine.", no_args_is_help=True)
 quarantine_app = typer.Typer(help="Look at quarantined records and land them again after a fix.", no_args_is_help=True)
@@ -23,13 +23,24 @@ app.add_typer(quarantine_app, name="quarantine")
 
 @land_app.callback(invoke_without_command=True)
 def land(context: typer.Context) -> None:
-    """Land PostgreSQL (one consistent snapshot) and the document collections."""
+    """Land PostgreSQL (one consistent snapshot) and what changed in the document collections."""
     if context.invoked_subcommand is not None:
         return
     from ingestion.documents import land_documents
     from ingestion.oltp import land_oltp
 
-    _print_landings([land_oltp(), land_documents()])
+    _print_landings([land_oltp(), *land_documents()])
+
+
+@land_app.command("documents")
+def land_documents(
+    collections: Annotated[list[str] | None, typer.Argument(help="Some collections; by default all that land.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Read everything again and compare.")] = False,
+) -> None:
+    """Land what changed in the document collections since the last landing; the first one reads them as a whole."""
+    from ingestion.documents import land_documents as run
+
+    _print_landings(run(collections, full=full))
 
 
 @land_app.command("transactions")

@@ -9,7 +9,7 @@ from payments.diagrams.architecture import Inventory, draw_architecture
 from payments.diagrams.areas import AREAS, NEIGHBOURS, Area, area_of, entities_of, index_of, map_of, named_in
 from payments.diagrams.bus_matrix import draw_bus_matrix
 from payments.diagrams.catalogue import read_catalogue
-from payments.diagrams.document_model import other_stores, read_collections
+from payments.diagrams.document_model import describe_collections, other_stores, read_collections
 from payments.diagrams.erd import Style, draw_erd
 from payments.diagrams.manifest import load_manifest, models_of_layer, read_marts
 from payments.diagrams.model import Entity
@@ -78,7 +78,8 @@ def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
     """
     manifest = load_manifest(manifest_path)
     marts = read_marts(manifest)
-    documents = read_collections(collection_definitions())
+    definitions = collection_definitions()
+    documents = read_collections(definitions)
     with connect() as connection:
         tables = read_catalogue(connection)
     matrix = draw_bus_matrix(marts)
@@ -87,6 +88,7 @@ def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
         FOLDER / "oltp_erd.svg": draw_erd(map_of(tables), OLTP_MAP_STYLE),
         **{FOLDER / f"oltp_{area.name}.svg": draw_area(area, tables) for area in AREAS},
         FOLDER / "document_model.svg": draw_erd(documents, _document_style(documents)),
+        FOLDER / "document_model.md": describe_collections(definitions).encode(),
         FOLDER / "payments_star.svg": draw_erd(star(marts, "fct_payments"), STAR_STYLE),
         FOLDER / "warehouse_erd.svg": draw_erd(marts, _warehouse_style(marts)),
         FOLDER / "bus_matrix.md": f"# Bus matrix\n\nFacts by the dimensions they refer to.\n\n{matrix}".encode(),

@@ -10,7 +10,7 @@ import pytest
 from payments.diagrams import generate, outputs, stale
 from payments.diagrams.areas import AREAS, NAMED, area_of, map_of
 from payments.diagrams.catalogue import read_catalogue
-from payments.diagrams.document_model import other_stores, read_collections
+from payments.diagrams.document_model import describe_collections, other_stores, read_collections
 from payments.diagrams.model import Column, Reference
 from payments.errors import UsageError
 from payments.systems.documents.definitions import collection_definitions
@@ -122,6 +122,21 @@ def test_collections_come_with_fields_and_references() -> None:
     assert sessions.column("page_count") == Column("page_count", "integer", is_nullable=False)
     assert Reference(("session_id",), "sessions", ("_id",)) in collections["click_events"].references
     assert "core.customers" in other_stores(list(collections.values()))
+    # A field of the second schema version only, and one within it.
+    feedback = collections["feedback"]
+    assert feedback.column("charge") == Column("charge", "object", is_nullable=True)
+    assert feedback.column("charge.version") == Column("charge.version", "integer", is_nullable=False)
+    assert feedback.column("thread[].author").data_type == "string"
+
+
+def test_the_page_of_the_document_model_says_why() -> None:
+    page = describe_collections(collection_definitions())
+    for definition in collection_definitions():
+        assert f"## {definition.collection}\n" in page
+        for index in definition.all_indexes:
+            assert f"| index `{index.name}` | " in page
+            assert index.serves in page
+    assert "| shard key | `merchant_id, _id hashed`: " in page
 
 
 @pytest.mark.usefixtures("servers")
@@ -132,11 +147,12 @@ def test_committed_diagrams_are_those_of_today(manifest_path: Path) -> None:
 @pytest.mark.usefixtures("servers")
 def test_generating_writes_what_is_stale_and_leaves_the_rest_alone(manifest_path: Path, elsewhere: Path) -> None:
     areas = {f"oltp_{area.name}.svg" for area in AREAS}
-    assert len(stale(manifest_path)) == 7 + len(areas)
+    assert len(stale(manifest_path)) == 8 + len(areas)
     written = generate(manifest_path)
     assert {path.name for path in written} == areas | {
         "architecture.svg",
         "oltp_erd.svg",
+        "document_model.md",
         "document_model.svg",
         "payments_star.svg",
         "warehouse_erd.svg",

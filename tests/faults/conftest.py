@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own for tests that kill it."""
+"""Servers of their own for tests that kill them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from payments.settings import settings
+from payments.systems.documents import server as documents_server
+from payments.systems.documents.collections import apply_collections
 from payments.systems.oltp import server
 from payments.systems.oltp.migrations import migrate
 from tests.conftest import SERVER_VARIABLES, free_port
@@ -29,4 +31,23 @@ def own_server(reachable_folder: Path) -> Iterator[Path]:
             yield home
         finally:
             server.destroy()
+    settings.cache_clear()
+
+
+@pytest.fixture
+def own_documents(reachable_folder: Path) -> Iterator[Path]:
+    """A document server with its collections beside that of the session, deleted at the end; yields its folder."""
+    home = Path(tempfile.mkdtemp(dir=reachable_folder))
+    home.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PAYMENTS_DOCUMENTS_URI", raising=False)
+        patch.setenv("PAYMENTS_HOME", str(home))
+        patch.setenv("PAYMENTS_DOCUMENTS_PORT", str(free_port()))
+        settings.cache_clear()
+        try:
+            documents_server.start()
+            apply_collections()
+            yield home
+        finally:
+            documents_server.destroy()
     settings.cache_clear()

@@ -287,7 +287,7 @@ def test_a_statement_is_kept_once_and_its_account_nowhere(documents: Store, plat
     assert (again.new_pages, other.new_pages) == (0, 0)
     assert everything(documents) == before
 
-    (counts,) = land_documents(["bank_statements"]).entities
+    (counts,) = land_documents(["bank_statements"])[0].entities
     assert (counts.read, counts.accepted) == (2, 2)
     (row, _) = latest("documents", "bank_statements")
     assert '"payout_id":"po_1"' in row["entries"]

@@ -146,7 +146,7 @@ def test_a_file_is_kept_once_encrypted_and_read_back(
     assert list(documents["evidence.files"].find()) == before
     assert documents["dispute_evidence"].count_documents({}) == 1
 
-    (counts,) = land_documents(["dispute_evidence"]).entities
+    (counts,) = land_documents(["dispute_evidence"])[0].entities
     assert counts.accepted == 1
     assert latest("documents", "dispute_evidence", "dispute_id, size_bytes") == [
         {"dispute_id": dispute, "size_bytes": len(content)}

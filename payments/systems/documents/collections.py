@@ -1,8 +1,10 @@
 """Bringing the document store in line with the files that define its collections; documents are never touched."""
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from payments.systems.documents.client import database
 from payments.systems.documents.definitions import FOLDER, CollectionDefinition, Index, collection_definitions
 
 _GRIDFS = ("files", "chunks")
+_IDENTITY = "store_identity"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ def drift(folder: Path = FOLDER) -> list[Change]:
     known = {definition.collection for definition in definitions} | {
         f"{definition.bucket}.{part}" for definition in definitions if definition.bucket for part in _GRIDFS
     }
+    if _IDENTITY in known and store[_IDENTITY].find_one({"_id": "store"}) is None:
+        changes.append(Change("the store has no identity", "the store got its identity", partial(_identify, store)))
     strangers = sorted(name for name in existing.keys() - known if not name.startswith("system."))
     return changes + [Change(f"{name}: no file defines this collection", "", None) for name in strangers]
 
@@ -76,6 +81,21 @@ def indexes_afterwards(name: str) -> Iterator[None]:
         for change in _index_changes(store, definition):
             if change.make is not None:
                 change.make()
+
+
+def _identify(store: Database[dict[str, Any]]) -> None:
+    """Say once which store this is, so that a loader notices when another one stands in its place."""
+    store[_IDENTITY].update_one(
+        {"_id": "store"},
+        {
+            "$setOnInsert": {
+                "store_id": f"st_{secrets.token_hex(16)}",
+                "created_at": datetime.now(UTC),
+                "schema_version": 1,
+            }
+        },
+        upsert=True,
+    )
 
 
 def _changes(

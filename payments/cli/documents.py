@@ -1,0 +1,28 @@
+"""Commands on the collections of the document store: bring it in line with their files, or only say where it is not."""
+
+import typer
+
+from payments.cli.printing import exit_unless, print_table
+
+app = typer.Typer()
+documents_app = typer.Typer(help="Bring the document store in line with its files.", no_args_is_help=True)
+app.add_typer(documents_app, name="documents")
+
+
+@documents_app.command()
+def apply() -> None:
+    """Create or migrate collections, validators and indexes; nothing changes when nothing changed in the files."""
+    from payments.systems.documents.collections import apply_collections
+
+    done = apply_collections()
+    print_table("Changed" if done else "Changed: nothing", ["what"], [[line] for line in done])
+
+
+@documents_app.command()
+def drift() -> None:
+    """Print how the server differs from the files, and change nothing; exit 1 when it does."""
+    from payments.systems.documents.collections import drift as run
+
+    found = run()
+    print_table("Drift" if found else "Drift: none", ["what"], [[change.drift] for change in found])
+    exit_unless(not found)
