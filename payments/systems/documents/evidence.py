@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from payments.errors import UsageError
 from payments.settings import settings
-from payments.systems.documents.files import Store, put, read
+from payments.systems.documents.files import Store, StoredFile
 from payments.systems.documents.media import media_type_of
 from payments.vault import KeyRing, decrypt_bytes, encrypt_bytes, unwrap
 
@@ -80,7 +80,9 @@ def store_evidence(store: Store, connection: Connection, ring: KeyRing, evidence
     def sealed() -> tuple[bytes, dict[str, Any]]:
         return encrypt_bytes(data_key, evidence.content, file_id), {"subject_id": str(subject_id)}
 
-    put(store, connection, BUCKET, file_id, sealed)
+    StoredFile(store, BUCKET, file_id).put(
+        connection, sealed, lambda content, _: decrypt_bytes(data_key, content, file_id)
+    )
     document = {
         "dispute_id": evidence.dispute_id,
         "dispute_version": version,
@@ -107,7 +109,7 @@ def read_evidence(store: Store, connection: Connection, ring: KeyRing, file_id: 
         UsageError: there is no such file, it is not whole, its customer was erased, or its content is another.
         payments.vault.DecryptionError: it was altered, or the key ring is another one.
     """
-    content, note = read(store, BUCKET, file_id)
+    content, note = StoredFile(store, BUCKET, file_id).read()
     subject_id = UUID(note["subject_id"])
     row = connection.execute("select wrapped_key from vault.subjects where subject_id = %s", (subject_id,)).fetchone()
     plain = decrypt_bytes(_unwrapped(ring, subject_id, None if row is None else row[0]), content, file_id)

@@ -10,7 +10,7 @@ from psycopg import Connection
 from pymongo import UpdateOne
 
 from payments.errors import UsageError
-from payments.systems.documents.files import Store, put, read
+from payments.systems.documents.files import Note, Store, StoredFile
 from payments.vault import KeyRing, bank_account_token, decrypt_bytes, encrypt_bytes, new_data_key, unwrap, wrap
 
 COLLECTION, BUCKET = "bank_statements", "originals"
@@ -100,7 +100,7 @@ def store_statements(store: Store, connection: Connection, ring: KeyRing, file: 
         note = {"account_token": token, "wrapped_key": wrap(ring, data_key, token)}
         return encrypt_bytes(data_key, file.content, file_id), note
 
-    put(store, connection, BUCKET, file_id, sealed)
+    StoredFile(store, BUCKET, file_id).put(connection, sealed, lambda *found: _opened(ring, file_id, *found))
     written = {
         "file_id": file_id,
         "sha256": sha256,
@@ -119,7 +119,10 @@ def read_original(store: Store, ring: KeyRing, file_id: str) -> bytes:
         UsageError: there is no such file, or it is not whole.
         payments.vault.DecryptionError: it was altered, or the key ring is another one.
     """
-    content, note = read(store, BUCKET, file_id)
+    return _opened(ring, file_id, *StoredFile(store, BUCKET, file_id).read())
+
+
+def _opened(ring: KeyRing, file_id: str, content: bytes, note: Note) -> bytes:
     return decrypt_bytes(unwrap(ring, note["wrapped_key"], note["account_token"]), content, file_id)
 
 
