@@ -46,6 +46,9 @@ class Settings(BaseSettings):
         default=None,
         description="Secrets of the senders of webhooks, joined by commas; by default one is made in keys/ of home.",
     )
+    content_max_bytes: int = Field(
+        default=20_000_000, ge=1, description="The largest bank statement or evidence file, in bytes."
+    )
     raw: Path | None = Field(default=None, description="The raw zone; by default the folder raw of home.")
     warehouse: Path | None = Field(
         default=None, description="The DuckDB warehouse; by default warehouse.duckdb of home."

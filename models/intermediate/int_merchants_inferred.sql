@@ -36,6 +36,10 @@ documents as (
     {%- endfor %}
 ),
 
+reconciled_payouts as (
+    select * from {{ ref('int_payouts_reconciled') }}
+),
+
 mentioned as (
     select merchant_id from payments
     union
@@ -48,6 +52,8 @@ mentioned as (
     select merchant_id from customers
     union
     select merchant_id from documents
+    union
+    select merchant_id from reconciled_payouts
 ),
 
 -- Merchants that something mentions and no landed merchant describes.

@@ -34,6 +34,10 @@ documents as (
     {%- endfor %}
 ),
 
+reconciled_payouts as (
+    select * from {{ ref('int_payouts_reconciled') }}
+),
+
 spine as (
     select cast(calendar.moment as date) as date_day
     from generate_series(
@@ -54,6 +58,8 @@ all_days as (
     select {{ utc_date('posted_at') }} from ledger_entries
     union
     select happened_on from documents
+    union
+    select coalesce(booked_on, expected_on) from reconciled_payouts
 ),
 
 parts as (

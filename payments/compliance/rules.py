@@ -59,6 +59,7 @@ STATUSES: Mapping[str, tuple[str, ...]] = {
     "stg_oltp__topups": ("pending", "succeeded", "failed", "canceled", "reversed"),
     "stg_oltp__adjustments": ("proposed", "approved", "rejected"),
     "stg_oltp__ledger_holds": ("pending", "posted", "voided", "expired"),
+    "stg_documents__bank_statement_entries": ("booked", "pending"),
     "stg_files__transactions": ("pending", "succeeded", "failed", "refunded", "disputed"),
 }
 """The states an object of a relation can be in."""
@@ -97,6 +98,7 @@ SMALLEST_AMOUNT: Mapping[tuple[str, str], int] = {
     ("stg_oltp__ledger_entries", "amount_minor"): 1,
     ("stg_oltp__ledger_holds", "amount_minor"): 1,
     ("stg_documents__fraud_decisions", "amount_minor"): 0,
+    ("stg_documents__bank_statement_entries", "amount_minor"): 0,
     ("stg_files__transactions", "amount_minor"): 0,
 }
 """The smallest amount in a column of a relation: a file may report a payment of nothing, a charge is never empty.

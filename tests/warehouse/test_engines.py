@@ -58,6 +58,8 @@ def test_both_engines_hold_the_same_rows(
 
     # One cent in one row of one engine is seen.
     with duckdb.connect(str(settings().warehouse_path)) as con:
+        outcomes = {row[0] for row in con.execute("from dev_marts.fct_payout_reconciliation select outcome").fetchall()}
+        assert {"matched", "late", "different_amount", "missing_at_bank", "unexplained"} <= outcomes
         con.execute(
             "update dev_marts.fct_payments set amount_minor = amount_minor + 1 where payment_key = ("
             "select min(payment_key) from dev_marts.fct_payments)"
