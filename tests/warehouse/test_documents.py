@@ -11,7 +11,7 @@ from pymongo.database import Database
 
 from ingestion.documents import land_documents
 from payments.settings import settings
-from tests.warehouse.dbt import Dbt
+from tests.warehouse.dbt import NO_UNIT_TESTS, Dbt
 from tests.warehouse.documents import (
     Document,
     audit_chain,
@@ -24,8 +24,8 @@ from tests.warehouse.documents import (
 
 pytestmark = pytest.mark.usefixtures("platform_home")
 
-# Only tests whose models are all selected, and none of the rows that the project gives itself.
-OWN_TESTS = ("--indirect-selection", "cautious", "--exclude-resource-type", "unit_test")
+# Only tests whose models are all selected.
+OWN_TESTS = ("--indirect-selection", "cautious", *NO_UNIT_TESTS)
 
 
 @contextmanager
