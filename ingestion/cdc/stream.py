@@ -57,9 +57,16 @@ def drain() -> list[LandingReport]:
                 reports.append(land(batch, start.epoch))
                 reached = batch[-1].end_lsn
                 reader.acknowledge(reached)
-            elif reader.is_between_transactions and reader.wal_end >= target:
+            elif has_read(reader, target):
                 break  # the rest of the log changed nothing that is published
+            else:
+                reader.ask()
     return reports
+
+
+def has_read(reader: SlotReader, target: int) -> bool:
+    """Return whether every transaction that committed before a place of the log has come."""
+    return reader.is_between_transactions and reader.wal_end >= target
 
 
 def prepare() -> list[LandingReport]:
@@ -96,8 +103,10 @@ def collect(reader: SlotReader, reached: int, target: int | None) -> list[Transa
     while size < CHANGES_A_BATCH and time.monotonic() < until:
         transaction = reader.next(_IDLE_SECONDS)
         if transaction is None:
-            if batch or (target is not None and reader.is_between_transactions and reader.wal_end >= target):
+            if batch or (target is not None and has_read(reader, target)):
                 break
+            if target is not None:
+                reader.ask()
             continue
         if transaction.end_lsn > reached:
             batch.append(transaction)
