@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
+from psycopg.pq.abc import PGconn
 
 from ingestion.cdc.changes import Keys, RowMessage, Transaction, changes_of
 from ingestion.cdc.pgoutput import Begin, Commit, Delete, Insert, Relation, Truncate, Update, decode
@@ -42,7 +43,7 @@ class SlotReader:
     ``wal_end`` is how far the server had read its log when it last spoke: up to there all transactions have come.
     """
 
-    connection: pq.PGconn
+    connection: PGconn
     epoch: int
     keys: Keys
     wal_end: int = 0
@@ -149,5 +150,5 @@ def open_slot(slot: Slot, start_lsn: int, epoch: int, keys: Keys) -> Iterator[Sl
         connection.finish()
 
 
-def _reason(connection: pq.PGconn) -> str:
+def _reason(connection: PGconn) -> str:
     return connection.get_error_message().strip().splitlines()[0].removeprefix("ERROR:").strip()

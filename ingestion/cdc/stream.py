@@ -7,9 +7,10 @@ side, is known by its position and left out.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import psycopg
 from psycopg import sql
@@ -18,8 +19,8 @@ from ingestion.cdc.changes import Keys, Transaction
 from ingestion.cdc.records import stage_log
 from ingestion.cdc.slot import Slot, SlotReader, open_slot
 from ingestion.contracts import entities
-from ingestion.landing import LandingReport, Staged, landing
-from ingestion.oltp import SOURCE, SnapshotPoint, epoch_of, land_oltp, snapshot_point, table_of
+from ingestion.landing import Landing, LandingReport, Staged, landing
+from ingestion.oltp import SOURCE, epoch_of, land_oltp, snapshot_point, table_of
 from ingestion.raw_zone import Commit, RawZone
 from payments.errors import UsageError
 from payments.settings import settings
@@ -30,6 +31,7 @@ NAME = "payments"
 CHANGES_A_BATCH = 20_000
 SECONDS_A_BATCH = 0.5
 _IDLE_SECONDS = 0.2
+_IDLE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,21 @@ class Start:
 
     lsn: int
     epoch: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a stream: what a batch landed, None when nothing came, and how things stand after it.
+
+    ``lag_bytes`` of the server's log are not read yet; ``lag_seconds`` passed between the commit of the last
+    transaction of the batch and the moment at which it could be queried.
+    """
+
+    report: LandingReport | None
+    position: str
+    changes: int
+    lag_bytes: int
+    lag_seconds: float
 
 
 def drain() -> list[LandingReport]:
@@ -62,6 +79,35 @@ def drain() -> list[LandingReport]:
             else:
                 reader.ask()
     return reports
+
+
+def follow(is_stopped: Callable[[], bool]) -> Iterator[Progress]:
+    """Land changes as they are committed, a batch at a time, until told to stop; a batch is never left half-way.
+
+    Raises ``UsageError`` as :func:`drain` does.
+    """
+    prepare()
+    with _reading() as (reader, start):
+        reached, position = start.lsn, ""
+        while not is_stopped():
+            batch = collect(reader, reached, None)
+            reader.ask()
+            if not batch:
+                if has_read(reader, reached + _IDLE_BYTES):
+                    # Others write and we have nothing to read: say so, or the server keeps its log for us.
+                    reached = reader.wal_end
+                    _land_nothing(reached, start.epoch)
+                    reader.acknowledge(reached)
+                yield Progress(None, position, 0, max(0, reader.wal_end - reached), 0.0)
+                continue
+            report = land(batch, start.epoch)
+            reached = batch[-1].end_lsn
+            reader.acknowledge(reached)
+            last = batch[-1]
+            position = str(last.changes[-1].position) if last.changes else position
+            lag = (datetime.now(UTC) - last.committed_at).total_seconds()
+            changes = sum(len(transaction.changes) for transaction in batch)
+            yield Progress(report, position, changes, max(0, reader.wal_end - reached), lag)
 
 
 def has_read(reader: SlotReader, target: int) -> bool:
@@ -96,19 +142,21 @@ def prepare() -> list[LandingReport]:
 
 
 def collect(reader: SlotReader, reached: int, target: int | None) -> list[Transaction]:
-    """Return the next transactions after ``reached``: as many as a batch takes, or came within its time."""
+    """Return the next transactions after ``reached``: as many as a batch takes, or came within its time.
+
+    With a target, what has come is enough as soon as the server has read up to there.
+    """
     batch: list[Transaction] = []
     size = 0
     until = time.monotonic() + SECONDS_A_BATCH
-    while size < CHANGES_A_BATCH and time.monotonic() < until:
-        transaction = reader.next(_IDLE_SECONDS)
+    while size < CHANGES_A_BATCH and (left := until - time.monotonic()) > 0:
+        if target is not None:
+            reader.ask()
+        transaction = reader.next(left if target is None else min(left, _IDLE_SECONDS))
         if transaction is None:
-            if batch or (target is not None and has_read(reader, target)):
+            if target is not None and (batch or has_read(reader, target)):
                 break
-            if target is not None:
-                reader.ask()
-            continue
-        if transaction.end_lsn > reached:
+        elif transaction.end_lsn > reached:
             batch.append(transaction)
             size += len(transaction.changes)
     return batch
@@ -118,19 +166,30 @@ def land(batch: list[Transaction], epoch: int) -> LandingReport:
     """Land transactions in one batch, with the position that they reach."""
     last = batch[-1]
     tables = {table_of(entity): entity for entity in entities(SOURCE).values()}
-    with connect(autocommit=True) as connection:
-        point = snapshot_point(connection)
-        info = connection.info
-        origin = f"postgresql://{info.host}:{info.port}/{info.dbname}"
-    with landing(SOURCE, "log", origin) as files:
+    with _log_batch(epoch, last.end_lsn) as files:
         files.source_at = last.committed_at
         files.source_position = last.commit_lsn
-        files.epoch = epoch
-        files.parameters = _parameters(point, last.end_lsn)
         for table, entity in tables.items():
             if stage_log(files, entity, table, batch):
                 files.land_log(Staged(entity, "staged"))
         return files.commit()
+
+
+@contextmanager
+def _log_batch(epoch: int, lsn: int) -> Iterator[Landing]:
+    """Open a batch of the log of the server that landed last, which reaches ``lsn``."""
+    last = _last_landed()
+    if last is None:
+        raise AssertionError("a snapshot lands before the log is read")
+    with landing(SOURCE, "log", last.origin) as batch:
+        batch.epoch, batch.source_position, batch.source_at = epoch, lsn, last.source_at
+        batch.parameters = {**last.parameters, "lsn": str(lsn)}
+        yield batch
+
+
+def _land_nothing(lsn: int, epoch: int) -> None:
+    with _log_batch(epoch, lsn) as batch:
+        batch.commit()
 
 
 @contextmanager
@@ -154,10 +213,6 @@ def _last_landed() -> Commit | None:
 
 def _epoch(commit: Commit) -> int:
     return int(commit.position.split("/")[0], 16)
-
-
-def _parameters(point: SnapshotPoint, lsn: int) -> dict[str, str]:
-    return {"system_identifier": point.system_identifier, "timeline": str(point.timeline), "lsn": str(lsn)}
 
 
 def _publish(connection: psycopg.Connection) -> None:

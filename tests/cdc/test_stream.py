@@ -1,10 +1,12 @@
 """Change data capture without a broker: what is committed lands once, in order, whatever dies in between."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 
 from ingestion.cdc.slot import SlotReader
-from ingestion.cdc.stream import NAME, drain
+from ingestion.cdc.stream import NAME, drain, follow
 from ingestion.oltp import land_oltp
 from ingestion.raw_zone import BatchFiles
 from payments.simulation.traffic import run_traffic
@@ -119,3 +121,15 @@ class KilledError(Exception):
 
 def _die(*_: object) -> None:
     raise KilledError
+
+
+def test_following_lands_while_payments_go_on(oltp: psycopg.Connection) -> None:
+    Shop(oltp).open()
+    drain()
+    traffic = ThreadPoolExecutor(max_workers=1).submit(run_traffic, tps=30, seconds=3, clients=2, seed=5)
+    landed = sum(progress.changes for progress in follow(traffic.done))
+    landed += sum(counts.read for report in drain() for counts in report.entities)
+    assert traffic.result().acknowledged
+    columns = "merchant_id, ledger_transaction_id, entry_no, amount_minor"
+    assert latest("oltp", "ledger_entries", columns) == stored(oltp, "ledger.entries", columns)
+    assert landed == sum(part.read for commit in pin().commits if commit.kind == "log" for part in commit.entities)
