@@ -1,81 +1,67 @@
 -- Every record of staging is a row of its fact, and no fact has a row of its own making.
 -- Returns the facts whose number of rows differs from staging.
+{%- set facts = [
+    ['fct_payments', ['stg_oltp__charges', 'stg_files__transactions']],
+    ['fct_refunds', ['stg_oltp__refunds']],
+    ['fct_disputes', ['stg_oltp__disputes']],
+    ['fct_ledger_entries', ['stg_oltp__ledger_entries']],
+    ['fct_fraud_scores', ['stg_documents__fraud_scores']],
+    ['fct_fraud_decisions', ['stg_documents__fraud_decisions']],
+    ['fct_sessions', ['stg_documents__sessions']],
+    ['fct_page_events', ['stg_documents__click_events']],
+    ['fct_feedback', ['stg_documents__feedback']],
+    ['fct_api_requests', ['stg_documents__api_logs']],
+    ['fct_webhook_deliveries', ['stg_documents__webhook_deliveries']],
+] %}
 with
 
-charges as (
-    select count(*) as row_count from {{ ref('stg_oltp__charges') }}
-    where not is_deleted
+staged as (
+    {%- for fact, sources in facts %}
+        {%- set is_last = loop.last %}
+        {%- for source in sources %}
+            select
+                '{{ fact }}' as fact,
+                count(*) as row_count
+            from {{ ref(source) }}
+            where not is_deleted
+            {%- if not (is_last and loop.last) %}
+
+                union all
+            {% endif %}
+        {%- endfor %}
+    {%- endfor %}
 ),
 
-transactions as (
-    select count(*) as row_count from {{ ref('stg_files__transactions') }}
-    where not is_deleted
+built as (
+    {%- for fact, _ in facts %}
+        select
+            '{{ fact }}' as fact,
+            count(*) as row_count
+        from {{ ref(fact) }}
+        {%- if not loop.last %}
+
+            union all
+        {% endif %}
+    {%- endfor %}
 ),
 
-refunds as (
-    select count(*) as row_count from {{ ref('stg_oltp__refunds') }}
-    where not is_deleted
-),
-
-disputes as (
-    select count(*) as row_count from {{ ref('stg_oltp__disputes') }}
-    where not is_deleted
-),
-
-ledger_entries as (
-    select count(*) as row_count from {{ ref('stg_oltp__ledger_entries') }}
-    where not is_deleted
-),
-
-fraud_scores as (
-    select count(*) as row_count from {{ ref('stg_documents__fraud_scores') }}
-    where not is_deleted
-),
-
-compared as (
+staged_by_fact as (
     select
-        'fct_payments' as fact,
-        charges.row_count + transactions.row_count as staged_count,
-        (select count(*) from {{ ref('fct_payments') }}) as fact_count
-    from charges
-    cross join transactions
-
-    union all
-
-    select
-        'fct_refunds' as fact,
-        row_count as staged_count,
-        (select count(*) from {{ ref('fct_refunds') }}) as fact_count
-    from refunds
-
-    union all
-
-    select
-        'fct_disputes' as fact,
-        row_count as staged_count,
-        (select count(*) from {{ ref('fct_disputes') }}) as fact_count
-    from disputes
-
-    union all
-
-    select
-        'fct_ledger_entries' as fact,
-        row_count as staged_count,
-        (select count(*) from {{ ref('fct_ledger_entries') }}) as fact_count
-    from ledger_entries
-
-    union all
-
-    select
-        'fct_fraud_scores' as fact,
-        row_count as staged_count,
-        (select count(*) from {{ ref('fct_fraud_scores') }}) as fact_count
-    from fraud_scores
+        fact,
+        sum(row_count) as staged_count
+    from staged
+    group by fact
 ),
 
 final as (
-    select * from compared
-    where staged_count <> fact_count
+    select
+        built.fact,
+        staged_by_fact.staged_count,
+        built.row_count as fact_count
+    from built
+    inner join staged_by_fact
+        on built.fact = staged_by_fact.fact
+    where staged_by_fact.staged_count <> built.row_count
 )
 
 select * from final

@@ -15,6 +15,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from payments.systems.documents.capabilities import capabilities
+
 Document = dict[str, Any]
 OVERLAP = timedelta(seconds=60)
 """How far the cursor reads back: writers' clocks differ, and a write takes time to become visible."""
@@ -64,7 +66,7 @@ class Driver(Protocol):
 
 def driver(store: Database[Document]) -> Driver:
     """Return the change stream driver where the server has change streams, else the cursor driver."""
-    return ChangeStreamDriver() if has_change_streams(store) else CursorDriver()
+    return ChangeStreamDriver() if capabilities(store.client).change_streams else CursorDriver()
 
 
 class ChangeStreamDriver:
@@ -157,15 +159,6 @@ class CursorDriver:
         gone = _absent(collection, sorted({*asked, *expired(datetime.now(UTC))}))
         found.removed, found.on_request, found.mark = gone - found.documents.keys(), asked & gone, reached
         return found
-
-
-def has_change_streams(store: Database[Document]) -> bool:
-    """Say whether the server has change streams: a replica set or sharded cluster, and an implementation of them."""
-    try:
-        with store.watch(max_await_time_ms=1):
-            return True
-    except OperationFailure:
-        return False
 
 
 def tombstones(collection: Collection[Document], ids: set[str] | None = None) -> set[str]:

@@ -16,6 +16,7 @@ from ingestion.raw_zone import text_literal
 
 DOCUMENTS_A_BATCH = 5_000
 
+REFUSAL = "refusal"
 _OPTIONS = json_util.JSONOptions(
     json_mode=json_util.JSONMode.RELAXED,
     datetime_representation=json_util.DatetimeRepresentation.ISO8601,
@@ -57,8 +58,9 @@ def stage(batch: Landing, entity: Entity, documents: Iterable[dict[str, Any]]) -
 
 
 def fields_of(entity: Entity) -> list[str]:
-    """Return the fields of a document that the contract asks for."""
-    return list(dict.fromkeys(path.partition(".")[0] for column in entity.columns for path in _paths(entity, column)))
+    """Return the fields of a document that the contract asks for, and where its writer says why it does not fit."""
+    asked = [path.partition(".")[0] for column in entity.columns for path in _paths(entity, column)]
+    return list(dict.fromkeys([*asked, REFUSAL]))
 
 
 def is_document(record: str) -> bool:
@@ -74,7 +76,11 @@ def document_of(record: str) -> dict[str, Any]:
 
 def _table(entity: Entity, documents: list[dict[str, Any]]) -> pa.Table:
     """Return documents as columns. One that does not fit is blank but for its key, with what is wrong with it."""
-    misfits: dict[int, MisfitError] = {}
+    misfits: dict[int, MisfitError] = {
+        place: MisfitError(refusal["rule"], refusal["reason"])
+        for place, refusal in enumerate(_values(documents, (REFUSAL,)))
+        if refusal is not None
+    }
     arrays = []
     for column in entity.columns:
         values = _values(documents, _paths(entity, column))

@@ -4,7 +4,8 @@ The first reading goes by id, in batches that are each complete for their range 
 where its last committed batch ended. Afterwards only changes are read (:mod:`ingestion.document_changes`). How far a
 collection was read stands in the commit record of the batch: data and progress become visible in one step.
 
-Only the fields of the contract are asked for: text that a person wrote (``text_encrypted``) never leaves the store.
+Only the fields of the contract are asked for: text that a person wrote (``text_encrypted``) never leaves the store. A
+document in which its writer has left a ``refusal`` (rule and reason) goes to quarantine with that.
 """
 
 import time

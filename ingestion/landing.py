@@ -495,9 +495,10 @@ def _looked_at(staged: Staged) -> str:
 
     The key of a record is that of its document, or the column of its key.
     """
-    if staged.is_complete and staged.above is None and staged.up_to is None:
-        return "true"
     replayed = "quarantine_id in (select quarantine_id from looked_at)"
+    if staged.is_complete and staged.above is None and staged.up_to is None:
+        # A file that was refused never came into the store that was read.
+        return f"({replayed} or not starts_with(origin, 'file:'))"
     if len(staged.entity.key) > 1:
         return replayed
     places = ("_id", staged.entity.key[0])

@@ -13,6 +13,8 @@ from ingestion.document_records import document_of, is_document, stage
 from ingestion.documents import SOURCE as DOCUMENTS
 from ingestion.documents import document_batch
 from ingestion.files import land_mapped
+from ingestion.inbox.store import COLLECTION as INBOX
+from ingestion.inbox.store import drop_refused, read_again
 from ingestion.landing import LandingReport, Staged, open_items
 from ingestion.mapping import Mapping, read_mapping
 from ingestion.raw_zone import Pin, RawZone
@@ -23,11 +25,17 @@ SOURCES = ("oltp", "documents", "files")
 UNREPLAYABLE = ("card_number", "broken_row", "broken_json")
 """Rules whose records cannot be landed again from quarantine: digits were removed, or the text is no record."""
 
+_COLUMNS = "quarantine_id, source, entity, rule, reason, record, origin, quarantined_at, batch_id, sequence"
+
 
 @dataclass(frozen=True)
 class QuarantinedRecord:
-    """A record in quarantine that is not settled; ``record`` is its text, card digits removed."""
+    """A record in quarantine that is not settled; ``record`` is its text, card digits removed.
 
+    ``quarantine_id`` is a digest of batch, rule and record: equal records of one batch share it.
+    """
+
+    quarantine_id: str
     source: str
     entity: str
     rule: str
@@ -50,20 +58,52 @@ class QuarantineCount:
     records: int
 
 
-def list_quarantine(batch_id: str | None = None, limit: int | None = None) -> list[QuarantinedRecord]:
+def list_quarantine(
+    batch_id: str | None = None,
+    limit: int | None = None,
+    *,
+    source: str | None = None,
+    entity: str | None = None,
+    rule: str | None = None,
+) -> list[QuarantinedRecord]:
     """Return the open records, oldest batch first; a record leaves when it was replayed or its source was mended."""
-    where = "" if batch_id is None else "where batch_id = $batch_id"
+    wanted = {"batch_id": batch_id, "source": source, "entity": entity, "rule": rule}
+    given = {name: value for name, value in wanted.items() if value is not None}
     rows = _query(
         f"""
-        select source, entity, rule, reason, record, origin, quarantined_at, batch_id, sequence
+        select {_COLUMNS}
         from open_items
-        {where}
+        {_where(given)}
         order by sequence, source, entity, place
         {"" if limit is None else f"limit {int(limit)}"}
         """,
-        batch_id,
+        given,
     )
     return [QuarantinedRecord(*row) for row in rows]
+
+
+def show_quarantine(quarantine_id: str) -> QuarantinedRecord:
+    """Return the open record with this id, or whose id begins so.
+
+    Raises:
+        UsageError: no open record has the id, or several do.
+    """
+    rows = _query(
+        f"""
+        select distinct {_COLUMNS}
+        from open_items
+        where starts_with(quarantine_id, $quarantine_id)
+        order by quarantine_id
+        limit 2
+        """,
+        {"quarantine_id": quarantine_id.lower()},
+    )
+    found = [QuarantinedRecord(*row) for row in rows]
+    if not found or not quarantine_id:
+        raise UsageError(f"No open record has the id {quarantine_id!r}: see payments quarantine list.")
+    if len({record.quarantine_id for record in found}) > 1:
+        raise UsageError(f"Several records have an id that begins with {quarantine_id}: give more of it.")
+    return found[0]
 
 
 def count_quarantine() -> list[QuarantineCount]:
@@ -75,7 +115,7 @@ def count_quarantine() -> list[QuarantineCount]:
         group by sequence, batch_id, source, entity, rule
         order by sequence, batch_id, source, entity, rule
         """,
-        None,
+        {},
     )
     return [QuarantineCount(*row) for row in rows]
 
@@ -85,7 +125,8 @@ def replay(batch_id: str, mapping: Path | None = None, default_currency: str | N
 
     Records of a file take the mapping and default currency that their batch had, unless others are given. Records whose
     card digits were removed and lines that are no record stay: land a mended file instead. Rows of the operational
-    store are read again by its next landing. Raises ``UsageError`` when nothing can be replayed.
+    store are read again by its next landing. Webhooks that the inbox refused are read again from their encrypted
+    originals. Raises ``UsageError`` when nothing can be replayed.
     """
     pin = RawZone(settings().raw_zone).pin()
     commit = next((commit for commit in pin.commits if commit.batch_id == batch_id), None)
@@ -115,13 +156,21 @@ def _replay_file(batch_id: str, records: dict[str, str], mapping: Mapping, curre
 
 
 def _replay_documents(batch_id: str, refused: dict[str, dict[str, str]]) -> LandingReport:
+    reread: list[str] = []
     with document_batch("replay", f"replay of {batch_id}") as batch:
         for name, records in refused.items():
             entity = entities(DOCUMENTS)[name]
             documents = {item: document_of(record) for item, record in records.items()}
+            if name == INBOX:
+                events = {item: read_again(document["_id"]) for item, document in documents.items()}
+                reread += [documents[item]["_id"] for item, event in events.items() if event is not None]
+                documents = {item: events[item] or document for item, document in documents.items()}
             stage(batch, entity, documents.values())
             batch.land(Staged(entity, "staged", replays=tuple(documents)))
-        return batch.commit()
+        report = batch.commit()
+    if reread:
+        drop_refused(reread)
+    return report
 
 
 def _replayable(pin: Pin, entity: Entity, batch_id: str) -> dict[str, str]:
@@ -141,7 +190,12 @@ def _replayable(pin: Pin, entity: Entity, batch_id: str) -> dict[str, str]:
     return {item: record for item, record in rows if entity.source != DOCUMENTS or is_document(record)}
 
 
-def _query(query: str, batch_id: str | None) -> list[tuple[Any, ...]]:
+def _where(given: dict[str, str]) -> str:
+    """Return a condition on the columns that something is given for; the values are parameters of the same name."""
+    return f"where {' and '.join(f'{name} = ${name}' for name in given)}" if given else ""
+
+
+def _query(query: str, parameters: dict[str, str]) -> list[tuple[Any, ...]]:
     pin = RawZone(settings().raw_zone).pin()
     found = [open_items(pin, source, name) for source in SOURCES for name in entities(source)]
     known = [f"select *, row_number() over () as place from ({items})" for items in found if items is not None]
@@ -150,4 +204,4 @@ def _query(query: str, batch_id: str | None) -> list[tuple[Any, ...]]:
     with duckdb.connect() as con:
         con.execute("set TimeZone = 'UTC'")
         con.execute(f"create temp view open_items as {' union all by name '.join(known)}")
-        return con.execute(query, {} if batch_id is None else {"batch_id": batch_id}).fetchall()
+        return con.execute(query, parameters).fetchall()

@@ -16,3 +16,12 @@
 {% macro unknown_key() -%}
     md5('-')
 {%- endmacro %}
+
+
+{#- Key of a customer of a merchant of the operational store; a visitor who is not known has that of the unknown member. -#}
+{% macro customer_key_of(merchant_id, customer_id) -%}
+    case
+        when {{ customer_id }} is null then {{ unknown_key() }}
+        else {{ surrogate_key(["'oltp'", merchant_id, customer_id]) }}
+    end
+{%- endmacro %}

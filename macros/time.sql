@@ -29,3 +29,17 @@
     case {{ number }}
     {%- for name in names %} when {{ loop.index }} then '{{ name }}'{% endfor %} end
 {%- endmacro %}
+
+
+{#- Whole seconds from one moment to a later one, rounded down (bigint). -#}
+{% macro seconds_between(earlier, later) -%}
+    {{ return(adapter.dispatch('seconds_between', 'payments')(earlier, later)) }}
+{%- endmacro %}
+
+{% macro duckdb__seconds_between(earlier, later) -%}
+    ((epoch_us({{ later }}) - epoch_us({{ earlier }})) // 1000000)
+{%- endmacro %}
+
+{% macro postgres__seconds_between(earlier, later) -%}
+    cast(trunc(extract(epoch from {{ later }} - {{ earlier }})) as bigint)
+{%- endmacro %}

@@ -6,7 +6,7 @@ It is read from the variables ``PAYMENTS_*`` and, below them, from the file ``.e
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from payments.errors import UsageError
@@ -42,6 +42,13 @@ class Settings(BaseSettings):
     backups_kept: int = Field(default=2, ge=1, description="Base backups to keep, with the WAL since the oldest one.")
     documents_uri: str | None = Field(default=None, description="A MongoDB server to use instead of the embedded one.")
     documents_port: int = Field(default=27020, description="Port of the embedded document server.")
+    webhook_secrets: SecretStr | None = Field(
+        default=None,
+        description="Secrets of the senders of webhooks, joined by commas; by default one is made in keys/ of home.",
+    )
+    content_max_bytes: int = Field(
+        default=20_000_000, ge=1, description="The largest bank statement or evidence file, in bytes."
+    )
     raw: Path | None = Field(default=None, description="The raw zone; by default the folder raw of home.")
     warehouse: Path | None = Field(
         default=None, description="The DuckDB warehouse; by default warehouse.duckdb of home."

@@ -24,6 +24,22 @@ customers as (
     select * from {{ ref('stg_oltp__customers') }}
 ),
 
+documents as (
+    {%- for collection in [
+        'sessions', 'click_events', 'feedback', 'api_logs', 'webhook_deliveries', 'fraud_decisions', 'customer_profiles',
+    ] %}
+        select merchant_id from {{ ref('stg_documents__' ~ collection) }}
+        where not is_deleted
+        {%- if not loop.last %}
+            union
+        {%- endif %}
+    {%- endfor %}
+),
+
+reconciled_payouts as (
+    select * from {{ ref('int_payouts_reconciled') }}
+),
+
 mentioned as (
     select merchant_id from payments
     union
@@ -34,6 +50,10 @@ mentioned as (
     select merchant_id from ledger_entries
     union
     select merchant_id from customers
+    union
+    select merchant_id from documents
+    union
+    select merchant_id from reconciled_payouts
 ),
 
 -- Merchants that something mentions and no landed merchant describes.

@@ -16,6 +16,28 @@ ledger_entries as (
     select * from {{ ref('int_ledger_entries_joined') }}
 ),
 
+-- The moments of documents, by collection.
+documents as (
+    {%- for collection, moment in [
+        ['sessions', 'started_at'],
+        ['click_events', 'occurred_at'],
+        ['feedback', 'submitted_at'],
+        ['api_logs', 'occurred_at'],
+        ['webhook_deliveries', 'created_at'],
+        ['fraud_decisions', 'decided_at'],
+    ] %}
+        select {{ utc_date(moment) }} as happened_on from {{ ref('stg_documents__' ~ collection) }}
+        where not is_deleted
+        {%- if not loop.last %}
+            union
+        {%- endif %}
+    {%- endfor %}
+),
+
+reconciled_payouts as (
+    select * from {{ ref('int_payouts_reconciled') }}
+),
+
 spine as (
     select cast(calendar.moment as date) as date_day
     from generate_series(
@@ -34,6 +56,10 @@ all_days as (
     select opened_on from disputes
     union
     select {{ utc_date('posted_at') }} from ledger_entries
+    union
+    select happened_on from documents
+    union
+    select coalesce(booked_on, expected_on) from reconciled_payouts
 ),
 
 parts as (

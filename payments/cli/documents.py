@@ -2,7 +2,7 @@
 
 import typer
 
-from payments.cli.printing import exit_unless, print_table
+from payments.cli.printing import console, exit_unless
 
 app = typer.Typer()
 documents_app = typer.Typer(help="Bring the document store in line with its files.", no_args_is_help=True)
@@ -14,8 +14,8 @@ def apply() -> None:
     """Create or migrate collections, validators and indexes; nothing changes when nothing changed in the files."""
     from payments.systems.documents.collections import apply_collections
 
-    done = apply_collections()
-    print_table("Changed" if done else "Changed: nothing", ["what"], [[line] for line in done])
+    for line in apply_collections() or ["Nothing changed."]:
+        console.print(line, markup=False, highlight=False)
 
 
 @documents_app.command()
@@ -24,5 +24,6 @@ def drift() -> None:
     from payments.systems.documents.collections import drift as run
 
     found = run()
-    print_table("Drift" if found else "Drift: none", ["what"], [[change.drift] for change in found])
+    for line in [change.drift for change in found] or ["No drift."]:
+        console.print(line, markup=False, highlight=False)
     exit_unless(not found)

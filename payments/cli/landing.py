@@ -10,6 +10,8 @@ from payments.cli.printing import print_table
 if TYPE_CHECKING:
     from ingestion.landing import LandingReport
 
+_ID_DIGITS = 12
+
 app = typer.Typer()
 land_app = typer.Typer(
     help="Land data into the raw zone: without a subcommand, PostgreSQL and what changed in the document collections."
@@ -78,18 +80,50 @@ def load_postgres() -> None:
 def quarantine_list(
     batch: Annotated[str | None, typer.Argument(help="One batch only.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 100,
+    source: Annotated[str | None, typer.Option(help="One source only, such as documents.")] = None,
+    entity: Annotated[str | None, typer.Option(help="One entity only, such as inbox_events.")] = None,
+    rule: Annotated[str | None, typer.Option(help="One rule only, such as wrong_type.")] = None,
 ) -> None:
-    """Print what is in quarantine, with the reason."""
+    """Print what is in quarantine, with the reason; show prints one record in full."""
     from ingestion.quarantine import count_quarantine, list_quarantine
 
-    records = list_quarantine(batch, limit=limit)
-    rows: list[list[object]] = [[r.batch_id, r.source, r.entity, r.rule, r.reason, r.record] for r in records]
-    total = sum(count.records for count in count_quarantine() if batch in {None, count.batch_id})
+    records = list_quarantine(batch, limit, source=source, entity=entity, rule=rule)
+    rows: list[list[object]] = [
+        [r.quarantine_id[:_ID_DIGITS], r.batch_id, r.source, r.entity, r.rule, r.reason, r.record] for r in records
+    ]
+    total = sum(
+        count.records
+        for count in count_quarantine()
+        if (batch or count.batch_id, source or count.source, entity or count.entity, rule or count.rule)
+        == (count.batch_id, count.source, count.entity, count.rule)
+    )
     print_table(
         f"Quarantine: {len(rows):,} of {total:,} records",
-        ["batch", "source", "entity", "rule", "reason", "record"],
+        ["id", "batch", "source", "entity", "rule", "reason", "record"],
         rows,
     )
+
+
+@quarantine_app.command("show")
+def quarantine_show(
+    quarantine_id: Annotated[str, typer.Argument(metavar="ID", help="The id that list prints, or how it begins.")],
+) -> None:
+    """Print one record in full, with rule, reason, batch, origin and time."""
+    from ingestion.quarantine import show_quarantine
+
+    found = show_quarantine(quarantine_id)
+    for name, value in [
+        ("id", found.quarantine_id),
+        ("source", found.source),
+        ("entity", found.entity),
+        ("rule", found.rule),
+        ("reason", found.reason),
+        ("batch", found.batch_id),
+        ("origin", found.origin),
+        ("quarantined", f"{found.quarantined_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("record", found.record),
+    ]:
+        typer.echo(f"{name + ':':<13}{value}")
 
 
 @quarantine_app.command("replay")

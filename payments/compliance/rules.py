@@ -59,9 +59,21 @@ STATUSES: Mapping[str, tuple[str, ...]] = {
     "stg_oltp__topups": ("pending", "succeeded", "failed", "canceled", "reversed"),
     "stg_oltp__adjustments": ("proposed", "approved", "rejected"),
     "stg_oltp__ledger_holds": ("pending", "posted", "voided", "expired"),
+    "stg_documents__bank_statement_entries": ("booked", "pending"),
     "stg_files__transactions": ("pending", "succeeded", "failed", "refunded", "disputed"),
 }
 """The states an object of a relation can be in."""
+
+DOCUMENT_WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("stg_documents__fraud_scores", "decision"): ("allow", "review", "block"),
+    ("stg_documents__fraud_decisions", "decision"): ("allow", "review", "block"),
+    ("stg_documents__fraud_decisions", "outcome"): ("genuine", "fraud"),
+    ("stg_documents__webhook_deliveries", "state"): ("pending", "delivered", "failed"),
+    ("stg_documents__audit_events", "actor_type"): ("merchant_user", "operator", "service"),
+    ("stg_documents__audit_events", "action"): ("view", "export", "create", "update", "delete", "login"),
+    ("stg_documents__audit_events", "outcome"): ("allowed", "denied"),
+}
+"""The words in a column of a staged collection, where a decision or an action is judged by them."""
 
 SMALLEST_AMOUNT: Mapping[tuple[str, str], int] = {
     ("stg_oltp__payment_intents", "amount_minor"): 1,
@@ -85,6 +97,8 @@ SMALLEST_AMOUNT: Mapping[tuple[str, str], int] = {
     ("stg_oltp__checkout_sessions", "amount_total_minor"): 0,
     ("stg_oltp__ledger_entries", "amount_minor"): 1,
     ("stg_oltp__ledger_holds", "amount_minor"): 1,
+    ("stg_documents__fraud_decisions", "amount_minor"): 0,
+    ("stg_documents__bank_statement_entries", "amount_minor"): 0,
     ("stg_files__transactions", "amount_minor"): 0,
 }
 """The smallest amount in a column of a relation: a file may report a payment of nothing, a charge is never empty.
@@ -110,6 +124,14 @@ REQUIRED_RELATIONS = frozenset(
         "stg_oltp__disputes",
         "stg_oltp__balance_transaction_fees",
         "stg_oltp__ledger_entries",
+        "stg_documents__sessions",
+        "stg_documents__click_events",
+        "stg_documents__feedback",
+        "stg_documents__api_logs",
+        "stg_documents__error_logs",
+        "stg_documents__webhook_deliveries",
+        "stg_documents__customer_profiles",
+        "stg_documents__fraud_decisions",
         "stg_files__transactions",
     }
 )
@@ -188,6 +210,9 @@ def rules_for(relation: Relation, currencies: tuple[str, ...], countries: tuple[
             yield Rule("known_country", name, (column,), InSet(countries))
     if name in STATUSES:
         yield Rule("status_in_set", name, ("status",), InSet(STATUSES[name]))
+    for (relation_name, column), words in DOCUMENT_WORDS.items():
+        if relation_name == name:
+            yield Rule(f"{column}_in_set", name, (column,), InSet(words))
     for (relation_name, column), smallest in SMALLEST_AMOUNT.items():
         if relation_name == name:
             yield Rule("amount_in_range", name, (column,), Between(smallest, LARGEST_AMOUNT_MINOR))
@@ -213,6 +238,7 @@ def _presence_rules(relation: Relation) -> Iterator[Rule]:
         yield Rule("money_fields_present", relation.name, tuple(judged), NoRow(f"not is_deleted and ({absent})"))
 
 
+_EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+[.][A-Za-z]"
 _BRAND_LIST = ", ".join(f"'{brand}'" for brand in BRANDS)
 
 _SPECIAL_RULES: Mapping[str, tuple[Rule, ...]] = {
@@ -261,13 +287,36 @@ _SPECIAL_RULES: Mapping[str, tuple[Rule, ...]] = {
             ),
         ),
     ),
-    "stg_documents__fraud_scores": (
+    "stg_documents__fraud_scores": (Rule("score_in_range", "stg_documents__fraud_scores", ("score",), Between(0, 1)),),
+    "stg_documents__fraud_decisions": (
+        Rule("score_in_range", "stg_documents__fraud_decisions", ("score",), Between(0, 1)),
         Rule(
-            "decision_in_set",
-            "stg_documents__fraud_scores",
-            ("decision",),
-            InSet(("allow", "review", "block")),
+            "decision_is_explained",
+            "stg_documents__fraud_decisions",
+            ("decision", "score", "reasons", "features", "decided_at"),
+            NoRow(
+                "not is_deleted and (decision is null or score is null or reasons is null or features is null"
+                " or decided_at is null)"
+            ),
         ),
-        Rule("score_in_range", "stg_documents__fraud_scores", ("score",), Between(0, 1)),
+    ),
+    "stg_documents__audit_events": (
+        Rule(
+            "audit_link_format",
+            "stg_documents__audit_events",
+            ("sequence", "previous_hash", "hash"),
+            NoRow(
+                "not is_deleted and not coalesce(sequence >= 1 and regexp_full_match(hash, '[0-9a-f]{64}')"
+                " and regexp_full_match(previous_hash, '[0-9a-f]{64}'), false)"
+            ),
+        ),
+    ),
+    "stg_documents__error_logs": (
+        Rule(
+            "no_email_address",
+            "stg_documents__error_logs",
+            ("message", "context"),
+            NoRow(f"regexp_matches(concat_ws(' ', message, context), '{_EMAIL}')"),
+        ),
     ),
 }

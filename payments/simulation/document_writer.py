@@ -5,7 +5,7 @@ from typing import Any
 
 from pymongo.database import Database
 
-from payments.simulation.documents import Collection, Document
+from payments.simulation.collection import Collection, Document
 from payments.systems.documents.collections import indexes_afterwards
 
 _BATCH = 4_000

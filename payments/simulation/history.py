@@ -23,9 +23,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from payments.errors import UsageError
 from payments.settings import settings
+from payments.simulation.bank import COLLECTIONS as BANK
+from payments.simulation.bank import Bank, write_bank
 from payments.simulation.business import build_business
 from payments.simulation.document_writer import write_collection
-from payments.simulation.documents import Documents
+from payments.simulation.documents import COLLECTIONS, Documents
 from payments.simulation.oltp_writer import write_tables
 from payments.simulation.plan import Plan
 from payments.simulation.tables import Tables
@@ -34,11 +36,14 @@ from payments.systems.oltp.connection import connect
 from payments.systems.oltp.ledger import seal
 from payments.vault import KeyRing, encrypt_field, unwrap
 
-_COLLECTIONS = ("sessions", "click_events", "api_logs", "feedback")
 # Any number will do, as long as every simulation asks for the same one.
 _ADVISORY_LOCK = 5_432_010
 _LOCK_TIMEOUT = "60s"
 _MOST_TRANSACTIONS = 20_000_000
+_OTHER_VERSION = (
+    "The store holds this history as another version of the generator made it: "
+    "use an empty store (payments down, then remove the state folder)."
+)
 
 
 @dataclass(frozen=True)
@@ -99,22 +104,22 @@ def simulate(transactions: int, days: int, seed: int, end: date = date(2026, 6, 
     with connect(autocommit=True) as connection, _progress() as advance:
         _lock(connection)
         run = _find_run(connection, plan)
+        if run is not None and set(run.collections) != {*COLLECTIONS, *BANK}:
+            raise UsageError(_OTHER_VERSION)
         if run is not None and run.has_all_documents and _holds_all(documents_store, run):
             took = time.perf_counter() - began
             return SimulationReport(seed, run.tables, run.collections, False, {}, took, 0.0)
 
         business = build_business(plan)
         tables = Tables(business)
-        documents = Documents(business, tables)
+        documents, bank = Documents(tables), Bank(tables)
+        counts = documents.counts() | bank.counts()
         is_new = run is None
         if run is None:
             _refuse_other_documents(documents_store)
-            run = _write_oltp(connection, plan, tables, documents.counts(), advance)
-        elif run.digest != tables.digest():
-            raise UsageError(
-                "The store holds this history as another version of the generator made it: "
-                "use an empty store (payments down, then remove the state folder)."
-            )
+            run = _write_oltp(connection, plan, tables, counts, advance)
+        elif run.digest != tables.digest() or run.collections != counts:
+            raise UsageError(_OTHER_VERSION)
         # Also when an earlier call was killed before it came to this; what is sealed already stays as it is.
         seal(connection)
         oltp_done = time.perf_counter()
@@ -122,6 +127,7 @@ def simulate(transactions: int, days: int, seed: int, end: date = date(2026, 6, 
             collection.name: write_collection(documents_store, collection, is_new, advance)
             for collection in documents.collections(_sealing(connection, tables, documents))
         }
+        inserted |= write_bank(documents_store, connection, bank, advance)
         _mark_documents(connection, plan)
     return SimulationReport(
         seed=seed,
@@ -187,7 +193,7 @@ def _refuse_other_documents(documents_store: Database[dict[str, Any]]) -> None:
     Raises:
         UsageError: a collection has documents.
     """
-    for name in _COLLECTIONS:
+    for name in (*COLLECTIONS, *BANK):
         if documents_store[name].find_one({}, {"_id": 1}) is not None:
             raise UsageError(
                 f"The collection {name} has documents of another history: empty the document store too "

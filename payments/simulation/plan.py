@@ -33,6 +33,11 @@ class Plan:
         return self.end_moment - self.days * DAY
 
     @property
+    def middle_moment(self) -> int:
+        """The moment from which the shop's tracker and the customers' applications write the newer schema version."""
+        return self.end_moment - self.days * DAY // 2
+
+    @property
     def end_moment(self) -> int:
         """The first moment after the history."""
         midnight = datetime.combine(self.end + timedelta(days=1), datetime.min.time(), tzinfo=UTC)

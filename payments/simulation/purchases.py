@@ -28,7 +28,8 @@ from payments.simulation.world import (
     WEEKDAYS,
 )
 
-FAILED, SUCCEEDED, PENDING = 0, 1, 2
+CHARGE_STATUSES = ("failed", "succeeded", "pending")
+FAILED, SUCCEEDED, PENDING = range(len(CHARGE_STATUSES))
 ORDINARY, CARD_TESTING, STOLEN_CARD_USE = 0, 1, 2
 _MAX_ATTEMPTS = 4
 _ABANDONED_SHARE = 0.02

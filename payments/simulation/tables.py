@@ -34,7 +34,7 @@ from payments.simulation.ledger_tables import ledger_tables
 from payments.simulation.names import Names
 from payments.simulation.plan import DAY
 from payments.simulation.population import BANK_DEBIT, CITIES, CITY_COUNTRY, INSTRUMENT_TYPES
-from payments.simulation.purchases import FAILED, PENDING, SUCCEEDED
+from payments.simulation.purchases import CHARGE_STATUSES
 from payments.simulation.world import BRANDS, CATEGORIES, COUNTRIES, DEVICE_TYPES, FAILURES, FUNDINGS
 from payments.vault import KeyRing, card_fingerprint, merchant_token, network_prefix_token, network_token
 
@@ -247,7 +247,6 @@ class Tables(Names):
         charges, count = business.charges, len(business.charges.created)
         is_disputed = np.zeros(count, np.bool_)
         is_disputed[business.disputes.charge] = True
-        statuses = {FAILED: "failed", SUCCEEDED: "succeeded", PENDING: "pending"}
 
         @cache
         def tokens() -> Values:
@@ -263,7 +262,7 @@ class Tables(Names):
             "amount_captured_minor": numbers(business.sales.captured_amount),
             "amount_refunded_minor": numbers(business.charge_refunded),
             "currency": labels(CURRENCIES, business.sales.money),
-            "status": labels([statuses[code] for code in range(len(statuses))], charges.status),
+            "status": labels(CHARGE_STATUSES, charges.status),
             "failure_code": labels(FAILURES, charges.failure),
             "captured_at": moments(business.sales.captured),
             "is_disputed": numbers(is_disputed),

@@ -35,7 +35,21 @@ _VERDICTS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+_REPLIES = {
+    "en": ("Thank you, we are looking into it.", "We are sorry and will make it right.", "This is solved now."),
+    "de": ("Danke, wir sehen uns das an.", "Es tut uns leid, wir kümmern uns darum.", "Das ist jetzt gelöst."),
+    "fr": ("Merci, nous regardons cela.", "Nous sommes désolés et nous en occupons.", "C'est résolu maintenant."),
+    "es": ("Gracias, lo estamos mirando.", "Lo sentimos y lo arreglaremos.", "Ya está resuelto."),
+}
+
+
 def feedback_text(language: str, topic: str, sentiment: str, number: int) -> str:
     """Return a text of this topic and mood; equal numbers give equal texts. It holds no digits."""
     verdicts = _VERDICTS[language][sentiment]
     return verdicts[number % len(verdicts)].format(_SUBJECTS[language][TOPICS.index(topic)])
+
+
+def reply_text(language: str, number: int) -> str:
+    """Return what the support team answers; equal numbers give equal texts. It holds no digits."""
+    replies = _REPLIES[language]
+    return replies[number % len(replies)]

@@ -6,6 +6,7 @@ from psycopg import errors
 
 from payments.systems.documents import server as documents_server
 from payments.systems.documents.collections import apply_collections
+from payments.systems.documents.together import finish_pending
 from payments.systems.oltp import replica
 from payments.systems.oltp import server as oltp_server
 from payments.systems.oltp.migrations import migrate
@@ -14,7 +15,7 @@ from payments.systems.status import StoreStatus
 
 
 def start_all() -> None:
-    """Start what is embedded, then apply migrations, coming months and collections; what is up to date stays as it is.
+    """Start what is embedded; apply migrations, coming months and collections; finish changes that a crash cut off.
 
     Raises UsageError when a store cannot be started or reached.
     """
@@ -23,6 +24,7 @@ def start_all() -> None:
     migrate()
     create_months()
     apply_collections()
+    finish_pending()
 
 
 def stop_all() -> None:

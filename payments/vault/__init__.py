@@ -2,7 +2,9 @@
 
 from payments.vault.envelope import (
     DecryptionError,
+    decrypt_bytes,
     decrypt_field,
+    encrypt_bytes,
     encrypt_field,
     new_data_key,
     unwrap,
@@ -10,13 +12,24 @@ from payments.vault.envelope import (
     wrapping_key_id,
 )
 from payments.vault.keyring import KeyRing
-from payments.vault.tokens import card_fingerprint, merchant_token, network_prefix_token, network_token
+from payments.vault.tokens import (
+    bank_account_token,
+    bank_reference_token,
+    card_fingerprint,
+    merchant_token,
+    network_prefix_token,
+    network_token,
+)
 
 __all__ = [
     "DecryptionError",
     "KeyRing",
+    "bank_account_token",
+    "bank_reference_token",
     "card_fingerprint",
+    "decrypt_bytes",
     "decrypt_field",
+    "encrypt_bytes",
     "encrypt_field",
     "merchant_token",
     "network_prefix_token",

@@ -111,10 +111,10 @@ def redact_record(text: str) -> str:
     """
     try:
         value = json.loads(text)
+        clean = _redact_value(value)
     except (ValueError, RecursionError):
         plain = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
         return redact(plain) if find_card_numbers(plain) else text
-    clean = _redact_value(value)
     return redact(text) if clean == value else redact(json.dumps(clean, ensure_ascii=False, separators=(",", ":")))
 
 

@@ -3,7 +3,7 @@
 Both layers are AES-256-GCM (NIST SP 800-38D) with random 96-bit nonces. Layouts, in bytes:
 
 - wrapped key: version (1) | length of the key id (1) | key id | nonce (12) | ciphertext and tag (48)
-- field: version (1) | nonce (12) | ciphertext and tag
+- field or file: version (1) | nonce (12) | ciphertext and tag
 
 What stands before the nonce, and the subject id or context, is authenticated with the ciphertext: a value copied to
 another person or another column does not decrypt.
@@ -66,8 +66,7 @@ def unwrap(ring: KeyRing, wrapped: bytes, subject_id: UUID | str) -> bytes:
 
 def encrypt_field(data_key: bytes, plaintext: str, context: str) -> bytes:
     """Encrypt one text under a data key, bound to ``context`` (the place it belongs to, such as ``email``)."""
-    nonce = os.urandom(_NONCE_BYTES)
-    return _VERSION + nonce + AESGCM(data_key).encrypt(nonce, plaintext.encode(), _VERSION + context.encode())
+    return encrypt_bytes(data_key, plaintext.encode(), context)
 
 
 def decrypt_field(data_key: bytes, ciphertext: bytes, context: str) -> str:
@@ -76,9 +75,24 @@ def decrypt_field(data_key: bytes, ciphertext: bytes, context: str) -> str:
     Raises:
         DecryptionError: the bytes were altered, or key or context differ.
     """
+    return decrypt_bytes(data_key, ciphertext, context).decode()
+
+
+def encrypt_bytes(data_key: bytes, plaintext: bytes, context: str) -> bytes:
+    """Encrypt the bytes of a file under a data key, bound to ``context``, as ``encrypt_field`` does a text."""
+    nonce = os.urandom(_NONCE_BYTES)
+    return _VERSION + nonce + AESGCM(data_key).encrypt(nonce, plaintext, _VERSION + context.encode())
+
+
+def decrypt_bytes(data_key: bytes, ciphertext: bytes, context: str) -> bytes:
+    """Return the bytes that ``encrypt_bytes`` sealed with the same key and context.
+
+    Raises:
+        DecryptionError: the bytes were altered, or key or context differ.
+    """
     if ciphertext[:1] != _VERSION:
         raise DecryptionError("The ciphertext has an unknown version.")
-    return _open(data_key, ciphertext[1:], _VERSION + context.encode()).decode()
+    return _open(data_key, ciphertext[1:], _VERSION + context.encode())
 
 
 def _split_wrapped(wrapped: bytes) -> tuple[bytes, bytes]:

@@ -28,6 +28,16 @@ def card_fingerprint(ring: KeyRing, card_reference: str) -> str:
     return "fp_" + _token(ring, "card-fingerprint", card_reference)
 
 
+def bank_account_token(ring: KeyRing, account: str) -> str:
+    """Return the token (``ba_...``) of a bank account from its IBAN or other number; spaces and case do not count."""
+    return "ba_" + _token(ring, "bank-account", "".join(account.split()).upper())
+
+
+def bank_reference_token(ring: KeyRing, reference: str) -> str:
+    """Return the token (``br_...``) of a bank's reference that may not be kept as it is."""
+    return "br_" + _token(ring, "bank-reference", reference)
+
+
 def network_prefix_token(ring: KeyRing, ip: str) -> str:
     """Return the token of the network of an address (``ip_...``): its /24 for IPv4, its /48 for IPv6.
 

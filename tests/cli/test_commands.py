@@ -26,6 +26,7 @@ def _payments(*arguments: str, **environment: str) -> subprocess.CompletedProces
     [
         (["land", "transactions", "no-such-file.csv"], {}, "no-such-file.csv"),
         (["land", "transactions", "README.md"], {}, ".csv"),
+        (["quarantine", "show", "nothing"], {}, "payments quarantine list"),
         (["check"], {"PAYMENTS_OLTP_DSN": "postgresql://127.0.0.1:1/nowhere"}, "PAYMENTS_OLTP_DSN"),
         (["restore", "--to", "noon"], {}, "--to takes a moment"),
         (["failover"], {"PAYMENTS_OLTP_DSN": "postgresql://127.0.0.1:1/nowhere"}, "operator"),

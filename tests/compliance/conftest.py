@@ -75,6 +75,37 @@ STAGING = {
         'evt_1' as event_id, 'acct_1' as merchant_id, '/checkout' as page, '{{"items": 2}}' as properties,
         {MOMENT} as occurred_at
     """,
+    "stg_documents__sessions": f"""
+        'sess_1' as session_id, 'acct_1' as merchant_id, 'DE' as ip_country, 'mobile' as device_type,
+        {MOMENT} as started_at
+    """,
+    "stg_documents__feedback": """
+        'fb_1' as feedback_id, 'acct_1' as merchant_id, 'cus_1' as customer_id, 'review' as kind, 5 as rating
+    """,
+    "stg_documents__api_logs": """
+        'req_1' as request_id, 'acct_1' as merchant_id, 'GET' as method, '/v1/charges' as path, 200 as status_code
+    """,
+    "stg_documents__error_logs": """
+        'err_1' as error_id, 'req_1' as request_id, 'ledger' as service, 'timeout after 30 s @ledger' as message,
+        '{"attempt": 2}' as context
+    """,
+    "stg_documents__webhook_deliveries": """
+        'whd_1' as delivery_id, 'acct_1' as merchant_id, 'evt_1' as event_id, 'pending' as state, '[]' as attempts
+    """,
+    "stg_documents__audit_events": f"""
+        'aud_1' as audit_event_id, 'acct_1' as merchant_id, 1::bigint as sequence, 'operator' as actor_type,
+        'op_1' as actor_id, 'export' as action, 'allowed' as outcome, {MOMENT} as occurred_at,
+        repeat('0', 64) as previous_hash, repeat('a1', 32) as hash
+    """,
+    "stg_documents__customer_profiles": """
+        'cus_1' as customer_id, 'acct_1' as merchant_id, 'DE' as country, 'loyal' as segment, 5 as payment_count,
+        '[]' as spent, '[]' as recent_charges
+    """,
+    "stg_documents__fraud_decisions": f"""
+        'ch_1' as charge_id, 'acct_1' as merchant_id, 'EUR' as currency, 1000::bigint as amount_minor,
+        0.2::double as score, 'allow' as decision, '["known_device"]' as reasons, '{{"payments": 3}}' as features,
+        {MOMENT} as decided_at, 'genuine' as outcome, {MOMENT} as outcome_at
+    """,
     "stg_documents__fraud_scores": """
         'fraud_1:k' as fraud_score_id, 'k' as payment_key, 'fraud_1' as model_version, 0.2::double as score,
         'allow' as decision

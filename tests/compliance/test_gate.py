@@ -49,6 +49,13 @@ def test_a_warehouse_that_keeps_the_rules_opens_the_gate(warehouse: Path) -> Non
         "retention_present",
         "decision_in_set",
         "score_in_range",
+        "outcome_in_set",
+        "state_in_set",
+        "actor_type_in_set",
+        "action_in_set",
+        "decision_is_explained",
+        "audit_link_format",
+        "no_email_address",
     }
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         staging = {
@@ -100,6 +107,25 @@ VIOLATIONS = [
     ("retention_present", "stg_oltp__customers", "retention_until = date '2026-05-31'"),
     ("decision_in_set", "stg_documents__fraud_scores", "decision = 'maybe'"),
     ("score_in_range", "stg_documents__fraud_scores", "score = -0.1"),
+    ("no_card_number", "stg_documents__error_logs", f"message = 'declined {CARD}'"),
+    ("no_card_number", "stg_documents__fraud_decisions", f"""features = '{{"card": "{CARD}"}}'"""),
+    ("known_country", "stg_documents__sessions", "ip_country = 'ZZ'"),
+    ("known_country", "stg_documents__customer_profiles", "country = 'ZZ'"),
+    ("known_currency", "stg_documents__fraud_decisions", "currency = 'XXQ'"),
+    ("amount_in_range", "stg_documents__fraud_decisions", "amount_minor = -1"),
+    ("money_fields_present", "stg_documents__fraud_decisions", "amount_minor = null"),
+    ("decision_in_set", "stg_documents__fraud_decisions", "decision = 'maybe'"),
+    ("outcome_in_set", "stg_documents__fraud_decisions", "outcome = 'unknown'"),
+    ("score_in_range", "stg_documents__fraud_decisions", "score = 1.1"),
+    ("decision_is_explained", "stg_documents__fraud_decisions", "reasons = null"),
+    ("state_in_set", "stg_documents__webhook_deliveries", "state = 'sent'"),
+    ("actor_type_in_set", "stg_documents__audit_events", "actor_type = 'ghost'"),
+    ("action_in_set", "stg_documents__audit_events", "action = 'guess'"),
+    ("outcome_in_set", "stg_documents__audit_events", "outcome = 'genuine'"),
+    ("audit_link_format", "stg_documents__audit_events", "hash = 'a1'"),
+    ("audit_link_format", "stg_documents__audit_events", "sequence = 0"),
+    ("no_email_address", "stg_documents__error_logs", "message = 'no reply for jo.doe+1@example.org'"),
+    ("no_email_address", "stg_documents__error_logs", """context = '{"to": "jo@example.org"}'"""),
 ]
 
 

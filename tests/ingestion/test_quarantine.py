@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingestion.files import land_transactions
-from ingestion.quarantine import QuarantineCount, count_quarantine, list_quarantine, replay
+from ingestion.quarantine import QuarantineCount, count_quarantine, list_quarantine, replay, show_quarantine
 from payments.errors import UsageError
 from tests.ingestion.raw import latest, refused
 
@@ -73,6 +73,21 @@ def test_a_record_refused_by_another_rule_takes_the_place_of_the_old_one(tmp_pat
     (counts,) = replay(item.batch_id, default_currency="KWD").entities
     assert counts.accepted == 1
     assert list_quarantine() == []
+
+
+def test_one_record_is_shown_by_its_id_or_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + "a,m,1.00,,2026-01-01\na,m,1.00,,2026-01-01\nb,m,x,EUR,2026-01-01\n")
+    report = land_transactions(path)
+    for item in list_quarantine():
+        assert show_quarantine(item.quarantine_id[:12].upper()) == item
+        assert (item.batch_id, item.origin.endswith("a.csv")) == (report.batch_id, True)
+    (wrong,) = list_quarantine(rule="wrong_amount")
+    assert (wrong.record.count("b"), list_quarantine(source="oltp")) == (1, [])
+    assert list_quarantine(report.batch_id, source="files", entity="transactions") == list_quarantine()
+    for unknown in ("", "zzz"):
+        with pytest.raises(UsageError, match="quarantine list"):
+            show_quarantine(unknown)
 
 
 def test_an_empty_quarantine_and_unknown_batches() -> None:

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,24 @@ import psycopg
 import pytest
 from pymongo.database import Database
 
+from ingestion.documents import land_documents
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.simulation import history
+from payments.simulation.bank import COLLECTIONS as CONTENT
 from payments.simulation.business import build_business
+from payments.simulation.documents import COLLECTIONS
 from payments.simulation.history import SimulationReport, simulate
 from payments.simulation.identities import Identities
 from payments.simulation.plan import Plan
 from payments.simulation.streams import Streams
+from payments.systems.documents.audit_chain import broken_links
+from payments.systems.documents.definitions import definition_of
 from payments.systems.oltp.check import check
 from payments.systems.oltp.connection import connect
 from payments.vault import KeyRing, decrypt_field, unwrap
 from tests.conftest import empty_oltp
+from tests.systems.documents_by_schema import valid_documents
 
 Store = Database[dict[str, Any]]
 TRANSACTIONS, DAYS, SEED = 1_500, 60, 11
@@ -46,7 +52,6 @@ RECORDED = {
     "ledger.transactions": ["recorded_at", "recorded_xid"],
     "ledger.seals": ["from_xid", "to_xid", "seal_hash", "sealed_at"],
 }
-COLLECTIONS = ("sessions", "click_events", "api_logs", "feedback")
 
 
 def run() -> SimulationReport:
@@ -55,7 +60,7 @@ def run() -> SimulationReport:
 
 def empty(oltp: psycopg.Connection, documents: Store) -> None:
     empty_oltp(oltp)
-    for name in COLLECTIONS:
+    for name in COLLECTIONS + CONTENT:
         documents[name].delete_many({})
 
 
@@ -86,13 +91,18 @@ def oltp_digest(oltp: psycopg.Connection) -> dict[str, str]:
     return digests
 
 
+def without_what_varies(value: Any) -> Any:
+    """A document without what depends on keys and nonces, and without the clock of the writer."""
+    if isinstance(value, dict):
+        left_out = ("text_encrypted", "written_at")
+        return {key: without_what_varies(inner) for key, inner in value.items() if key not in left_out}
+    return [without_what_varies(inner) for inner in value] if isinstance(value, list) else value
+
+
 def documents_digest(documents: Store) -> dict[str, str]:
     digests = {}
     for name in COLLECTIONS:
-        lines = sorted(
-            repr(sorted((key, value) for key, value in document.items() if key != "text_encrypted"))
-            for document in documents[name].find()
-        )
+        lines = sorted(repr(without_what_varies(document)) for document in documents[name].find())
         digests[name] = f"{len(lines)} {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}"
     return digests
 
@@ -173,22 +183,27 @@ def test_another_history_is_refused(oltp: psycopg.Connection, documents: Store, 
         simulate(TRANSACTIONS + 1, DAYS, SEED)
     assert oltp_digest(oltp) == before
 
-    oltp.execute("update simulation.runs set content_digest = 'of another version'")
     documents["sessions"].delete_one({})
-    with pytest.raises(UsageError, match="another version"):
-        run()
+    for change in (
+        "content_digest = 'of another version'",
+        "document_counts = (document_counts::jsonb || '{\"sessions\": 999}')::json",
+        "document_counts = (document_counts::jsonb - 'audit_events')::json",
+    ):
+        kept = oltp.execute("select content_digest, document_counts::text from simulation.runs").fetchone()
+        oltp.execute(f"update simulation.runs set {change}".encode())
+        with pytest.raises(UsageError, match="another version"):
+            run()
+        oltp.execute("update simulation.runs set content_digest = %s, document_counts = %s::json", kept)
+    assert run().documents_inserted["sessions"] == 1
 
 
+@pytest.mark.parametrize("name", ["sessions", "fraud_decisions"])
 def test_documents_of_another_history_are_refused_before_anything_is_written(
-    oltp: psycopg.Connection, documents: Store, platform_home: Path
+    oltp: psycopg.Connection, documents: Store, platform_home: Path, name: str
 ) -> None:
     assert platform_home.is_dir()
-    run()
-    kept = documents["sessions"].find_one({})
-    assert kept is not None
-    empty(oltp, documents)
-    documents["sessions"].insert_one(kept)
-    with pytest.raises(UsageError, match="collection sessions"):
+    documents[name].insert_one(valid_documents(definition_of(name), 1, 1)[0])
+    with pytest.raises(UsageError, match=f"collection {name}"):
         run()
     assert oltp.execute("select count(*) from core.merchants").fetchone() == (0,)
 
@@ -230,7 +245,7 @@ def test_lost_documents_are_written_again_and_only_they(
                 lost[name] += documents[name].delete_one(document).deleted_count
     report = run()
     assert not report.is_oltp_new
-    assert report.documents_inserted == dict(lost)
+    assert report.documents_inserted == {name: lost[name] for name in (*COLLECTIONS, *CONTENT)}
     assert oltp_digest(oltp) | documents_digest(documents) == before
     text = {one["_id"]: one["text_encrypted"] for one in documents["feedback"].find()}
     assert sum(text[key] == kept_text[key] for key in text) == len(text) - lost["feedback"]
@@ -312,7 +327,7 @@ def test_a_kill_while_documents_are_written_leaves_no_duplicate_and_no_hole(
         before = half
     report = run()
     assert not report.is_oltp_new
-    assert sum(report.documents_inserted.values()) == whole - before
+    assert sum(report.documents_inserted[name] for name in COLLECTIONS) == whole - before
     assert oltp_digest(oltp) | documents_digest(documents) == undisturbed
     assert run().changed_nothing
 
@@ -348,7 +363,8 @@ def test_documents_refer_to_what_exists(oltp: psycopg.Connection, documents: Sto
         assert {event["merchant_id"] for event in events} == {session["merchant_id"]}
     for feedback in documents["feedback"].find():
         assert (feedback["merchant_id"], feedback["customer_id"]) in customers
-        assert feedback["charge_id"] is None or (feedback["merchant_id"], feedback["charge_id"]) in charges
+        charge = feedback.get("charge_id") or (feedback.get("charge") or {}).get("charge_id")
+        assert charge is None or (feedback["merchant_id"], charge) in charges
         assert (feedback["rating"] is None) == (feedback["kind"] == "ticket")
     declined = list(documents["api_logs"].find({"status_code": 402}))
     assert declined
@@ -421,3 +437,80 @@ def test_the_size_asked_for_arrives_in_time(
     assert report.oltp_seconds < limit
     assert [result for result in check() if not result.passed] == []
     assert oltp.execute("select count(*) from core.charges").fetchone() == (transactions,)
+
+
+def test_profiles_say_what_the_tables_say_and_every_document_lands(
+    oltp: psycopg.Connection, documents: Store, platform_home: Path
+) -> None:
+    assert platform_home.is_dir()
+    report = run()
+    rows = oltp.execute(
+        """
+        with recent as (
+            select
+                merchant_id, customer_id, charge_id, amount_minor, currency, status, created_at,
+                row_number() over (partition by customer_id order by created_at desc, charge_id desc) as place
+            from core.charges
+        ),
+        spent as (
+            select customer_id, currency, sum(amount_captured_minor)::bigint as amount_minor, count(*) as payment_count
+            from core.charges where status = 'succeeded' group by customer_id, currency
+        )
+        select
+            m.customer_id, m.merchant_id, m.version, m.country,
+            (select sum(s.payment_count) from spent as s where s.customer_id = m.customer_id)::bigint,
+            (select jsonb_agg(to_jsonb(s) - 'customer_id' order by s.currency) from spent as s
+             where s.customer_id = m.customer_id),
+            (select array_agg(array[r.charge_id, r.amount_minor::text, r.currency, r.status] order by r.place)
+             from recent as r where r.customer_id = m.customer_id and r.place <= 10),
+            (select min(c.created_at) from core.charges as c
+             where c.customer_id = m.customer_id and c.status = 'succeeded'),
+            (select max(c.created_at) from core.charges as c
+             where c.customer_id = m.customer_id and c.status = 'succeeded')
+        from core.customers as m
+        where m.customer_id in (select customer_id from spent)
+        """
+    ).fetchall()
+    profiles = {
+        one["_id"]: (
+            one["merchant_id"],
+            one["version"],
+            one["country"],
+            one["payment_count"],
+            one["spent"],
+            [
+                [charge["charge_id"], str(charge["amount_minor"]), charge["currency"], charge["status"]]
+                for charge in one["recent_charges"]
+            ],
+            one["first_paid_at"],
+            one["last_paid_at"],
+        )
+        for one in documents["customer_profiles"].find()
+    }
+
+    def stored(moment: datetime) -> datetime:
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+    assert profiles == {customer: (*facts, stored(first), stored(last)) for customer, *facts, first, last in rows}
+    charges = {
+        key: tuple(facts)
+        for key, *facts in oltp.execute(
+            "select charge_id, version, amount_minor, currency, status, anomaly_score from core.charges"
+        )
+    }
+    referred = [one["charge"] for one in documents["feedback"].find({"charge": {"$type": "object"}})]
+    assert referred
+    for one in referred:
+        facts = (one["version"], one["amount_minor"], one["currency"], one["status"])
+        assert facts == charges[one["charge_id"]][:4]
+    for decision in documents["fraud_decisions"].find():
+        _, amount, currency, status, score = charges[decision["_id"]]
+        assert (decision["amount_minor"], decision["currency"]) == (amount, currency)
+        assert decision["score"] == pytest.approx(float(score))
+        assert decision["decision"] != "block" or status == "failed"
+    assert broken_links(documents["audit_events"].find()) == []
+
+    landed = {counts.entity: counts for landing in land_documents() for counts in landing.entities}
+    for name in set(COLLECTIONS) - {"session_overflows"}:
+        counts = landed[name]
+        assert (counts.accepted, counts.quarantined) == (report.collections[name], 0), name

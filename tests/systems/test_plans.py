@@ -4,51 +4,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from payments.settings import PROJECT_ROOT
+from payments.queries.operational import OperationalQuery, operational_queries
 from payments.systems.oltp.connection import connect
 from tests.conftest import Servers, empty_oltp
 from tests.systems.two_merchants import OURS, open_two_merchants
 
-FILES = sorted((PROJECT_ROOT / "docs" / "queries").glob("*.sql"))
-_QUERY = re.compile(r"^-- ([a-z-]+): (.+)\n-- index: (\S+)\n((?:(?!--).*\n)+)", re.MULTILINE)
 ROWS, MERCHANTS = 3_000, 16
 # Columns that stay unique though the key of their table does not name them.
 _UNIQUE = {"source_id", "core.charges.payment_intent_id", "core.application_fees.charge_id"}
 
 
-@dataclass(frozen=True)
-class Query:
-    """A documented query: its name, what it is for, the index that it needs, and its text with psql variables."""
-
-    name: str
-    purpose: str
-    index: str
-    text: str
-
-    @property
-    def parameters(self) -> list[str]:
-        return re.findall(r":'(\w+)'", self.text)
-
-    @property
-    def table(self) -> str:
-        found = re.search(r"from (\w+\.\w+)", self.text)
-        assert found is not None
-        return found.group(1)
-
-
-def _read(file: Path) -> list[Query]:
-    text = file.read_text()
-    found = [Query(*match) for match in _QUERY.findall(text)]
-    assert len(found) == text.count("-- index: "), f"{file} has a query that is not written like the others"
-    return found
-
-
-QUERIES = [query for file in FILES for query in _read(file)]
+QUERIES = operational_queries()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +86,7 @@ def _again(table: str, column: str, kind: str, in_key: bool) -> str:
 _MOMENT = re.compile(r"(\w+) <=? :'(?:until|end_of_month|day)'")
 
 
-def _given(connection: psycopg.Connection, query: Query) -> dict[str, object]:
+def _given(connection: psycopg.Connection, query: OperationalQuery) -> dict[str, object]:
     """Return values for the parameters: of columns, those of some row; moments at the start of what the rows span."""
     given: dict[str, object] = {"first_xid": "100", "last_xid": "200"}
     moment = _MOMENT.search(query.text)
@@ -152,10 +122,11 @@ class Plan:
     sequential: set[str]
 
 
-def _plan(connection: psycopg.Connection, query: Query) -> Plan:
-    text = re.sub(r":'(\w+)'", r"%(\1)s", query.text.strip().rstrip(";"))
+def _plan(connection: psycopg.Connection, query: OperationalQuery) -> Plan:
     with psycopg.ClientCursor(connection) as cursor:
-        row = cursor.execute(f"explain (format json, verbose) {text}".encode(), _given(connection, query)).fetchone()
+        row = cursor.execute(
+            f"explain (format json, verbose) {query.bindable}".encode(), _given(connection, query)
+        ).fetchone()
     assert row is not None
     nodes = list(_nodes(row[0][0]["Plan"]))
     roots = connection.execute(
@@ -193,7 +164,7 @@ def _nodes(node: dict[str, object]) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.name)
-def test_a_query_uses_its_index(store: psycopg.Connection, query: Query) -> None:
+def test_a_query_uses_its_index(store: psycopg.Connection, query: OperationalQuery) -> None:
     plan = _plan(store, query)
     assert query.index in plan.indexes, plan
     # A partition of a few rows is rightly read whole.

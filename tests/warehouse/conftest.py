@@ -8,7 +8,7 @@ import pytest
 
 from ingestion.files import land_transactions
 from payments.settings import settings
-from tests.warehouse.dbt import Dbt, Outcome
+from tests.warehouse.dbt import NO_UNIT_TESTS, Dbt, Outcome
 from tests.warehouse.history import Row, transactions, write
 
 
@@ -47,6 +47,6 @@ def built(dbt: Dbt, tmp_path_factory: pytest.TempPathFactory, full_size: bool) -
         settings.cache_clear()
         refused = {**rows[0], "transaction_id": "bad", "currency": "ZZZ"}
         land_transactions(write([*rows, refused], home / "transactions.csv"))
-        outcome = dbt("build")
+        outcome = dbt("build", *NO_UNIT_TESTS)
     settings.cache_clear()
     return Built(rows, home / "raw", home / "warehouse.duckdb", outcome)

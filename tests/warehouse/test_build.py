@@ -6,6 +6,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from payments.queries.catalogue import all_queries
+from payments.settings import settings
 from payments.vault.cards import find_card_numbers
 from tests.warehouse.conftest import Built
 from tests.warehouse.dbt import Dbt
@@ -191,3 +193,20 @@ def test_both_screens_for_card_numbers_agree(built: Built) -> None:
             expected[text] = bool(find_card_numbers(text))
     assert found == expected
     assert sum(expected.values()) >= 20
+
+
+def test_every_analysis_is_answered(built: Built, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PAYMENTS_WAREHOUSE", str(built.warehouse))
+        patch.setenv("DBT_TARGET_PATH", str(tmp_path / "target"))
+        patch.setenv("DBT_LOG_PATH", str(tmp_path / "logs"))
+        settings.cache_clear()
+        analyses = {query.name: query for query in all_queries() if query.store == "warehouse"}
+        answers = {name: query.answer({}, 3) for name, query in analyses.items()}
+        plan = analyses["declined_revenue_by_reason"].plan({})
+    settings.cache_clear()
+    # A file of transactions has no disputes.
+    assert {name for name, answer in answers.items() if not answer.rows} == {"dispute_rate_by_merchant"}
+    assert "month_start_on" in answers["monthly_revenue_by_vertical"].columns
+    assert any(access.relation.endswith("fct_payments") for access in plan.accesses)
+    assert not plan.is_by_index

@@ -5,6 +5,7 @@ from pathlib import Path
 import duckdb
 import psycopg
 import pytest
+from pymongo.database import Database
 
 from ingestion.contracts import entities
 from ingestion.documents import land_documents
@@ -15,22 +16,24 @@ from payments.errors import UsageError
 from payments.settings import settings
 from payments.simulation.history import simulate
 from tests.systems.shop import busy_market
-from tests.warehouse.dbt import Dbt
+from tests.warehouse.dbt import NO_UNIT_TESTS, Dbt
+from tests.warehouse.documents import Document, write_documents
 
 
-@pytest.mark.usefixtures("documents")
 def test_both_engines_hold_the_same_rows(
-    oltp: psycopg.Connection, platform_home: Path, dbt: Dbt, full_size: bool
+    oltp: psycopg.Connection, documents: Database[Document], platform_home: Path, dbt: Dbt, full_size: bool
 ) -> None:
     assert platform_home.is_dir()
     simulate(20_000 if full_size else 1_500, days=45, seed=5)
     busy_market(oltp)
+    ((merchant, charge),) = oltp.execute("select merchant_id, charge_id from core.charges limit 1").fetchall()
+    write_documents(documents, merchant, charge)
     land_oltp()
     land_documents()
     load_postgres()
 
-    for target in ("duckdb", "postgres"):
-        outcome = dbt("build", target=target)
+    for target, options in (("duckdb", NO_UNIT_TESTS), ("postgres", ())):
+        outcome = dbt("build", *options, target=target)
         assert outcome.succeeded, outcome.output
 
     manifest = dbt.manifest("duckdb")
@@ -39,6 +42,10 @@ def test_both_engines_hold_the_same_rows(
     rows = {c.model: c.duckdb.rows for c in comparisons}
     assert {"dim_merchant", "fct_payments", "fct_refunds", "fct_disputes", "fct_ledger_entries"} <= set(rows)
     assert rows["fct_payments"] == oltp.execute("select count(*) from core.charges").fetchall()[0][0]
+    facts = ("sessions", "page_events", "feedback", "api_requests", "webhook_deliveries", "fraud_decisions")
+    assert all(rows[f"fct_{fact}"] > 0 for fact in facts), rows
+    assert rows["agg_api_reliability_daily"] > 0
+    assert rows["agg_customer_360"] > 0
     staged = digest("duckdb", manifest, layer="staging")
     assert staged == digest("postgres", manifest, layer="staging")
     for entity in entities("oltp"):
@@ -51,6 +58,8 @@ def test_both_engines_hold_the_same_rows(
 
     # One cent in one row of one engine is seen.
     with duckdb.connect(str(settings().warehouse_path)) as con:
+        outcomes = {row[0] for row in con.execute("from dev_marts.fct_payout_reconciliation select outcome").fetchall()}
+        assert {"matched", "late", "different_amount", "missing_at_bank", "unexplained"} <= outcomes
         con.execute(
             "update dev_marts.fct_payments set amount_minor = amount_minor + 1 where payment_key = ("
             "select min(payment_key) from dev_marts.fct_payments)"

@@ -23,9 +23,11 @@ final as (
 
         -- flags
         _op = 'd' as is_deleted,
+        _op = 'x' as is_expired,
 
         -- times
         occurred_at,
+        expire_at,
 
         -- lineage
         _position,

@@ -22,6 +22,10 @@ final as (
         topic,
         sentiment,
         language,
+        answers,
+        message_count,
+        charge_version,
+        customer_version,
         schema_version,
 
         -- flags

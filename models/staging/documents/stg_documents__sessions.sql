@@ -21,16 +21,20 @@ final as (
         device_type,
         ip_country,
         page_count,
+        event_count,
         utm_source,
         schema_version,
 
         -- flags
         has_converted,
+        has_overflow,
         _op = 'd' as is_deleted,
+        _op = 'x' as is_expired,
 
         -- times
         started_at,
         ended_at,
+        expire_at,
 
         -- lineage
         _position,

@@ -23,7 +23,8 @@ A server cannot compute a check digit in a validator, so this refuses more than 
 inbox screen with the check digit as well.
 """
 _MOST = 999_999_999_999  # a whole number of more digits could be a card number
-_FREE_DEPTH = 4
+_NUMBERS = {"int", "long", "double"}
+FREE_DEPTH = 3  # each level more doubles what a server goes through for every document
 
 
 class _Strict(BaseModel):
@@ -142,7 +143,7 @@ class CollectionDefinition(_Strict):
         return {"$jsonSchema": {"bsonType": "object", **schema}}
 
 
-def guarded(schema: dict[str, Any], depth: int = _FREE_DEPTH) -> dict[str, Any]:
+def guarded(schema: dict[str, Any], depth: int = FREE_DEPTH) -> dict[str, Any]:
     """Return a JSON Schema that also refuses card numbers, in texts, numbers and names of fields.
 
     An object with named fields takes no others; an object without is free in shape, up to ``depth`` levels deep.
@@ -151,10 +152,19 @@ def guarded(schema: dict[str, Any], depth: int = _FREE_DEPTH) -> dict[str, Any]:
         return schema
     kinds = {schema["bsonType"]} if isinstance(schema["bsonType"], str) else set(schema["bsonType"])
     rules = dict(schema)
+    if "number" in kinds:  # that would let decimals in, whose bounds not every server checks
+        kinds = kinds - {"number"} | _NUMBERS
+        rules["bsonType"] = sorted(kinds)
+    forbidden: list[dict[str, Any]] = []
     if "string" in kinds:
-        rules["not"] = {"bsonType": "string", "pattern": CARD_LIKE}
-    if kinds & {"int", "long", "double", "number"}:
+        forbidden.append({"bsonType": "string", "pattern": CARD_LIKE})
+    if kinds & _NUMBERS:
         rules = {"minimum": -_MOST, "maximum": _MOST, **rules}
+    if "double" in kinds:
+        # What is no number is within both bounds for a server that only asks whether it lies outside of them.
+        forbidden.append({"bsonType": "double", "minimum": rules["maximum"], "exclusiveMinimum": True})
+    if forbidden:
+        rules["not"] = forbidden[0] if len(forbidden) == 1 else {"anyOf": forbidden}
     if "array" in kinds:
         rules["items"] = guarded(schema["items"], depth) if "items" in schema else _free(depth)
     if "object" in kinds:
@@ -169,14 +179,9 @@ def guarded(schema: dict[str, Any], depth: int = _FREE_DEPTH) -> dict[str, Any]:
 
 
 def _free(depth: int) -> dict[str, Any]:
-    choices = [
-        {"bsonType": ["bool", "date", "null"]},
-        guarded({"bsonType": ["int", "long", "double"]}),
-        guarded({"bsonType": "string"}),
-    ]
-    if depth > 0:
-        choices += [guarded({"bsonType": "object"}, depth - 1), guarded({"bsonType": "array"}, depth - 1)]
-    return {"anyOf": choices}
+    # One schema for all types, as each keyword concerns one of them: servers go through a validator for each document.
+    kinds = ["bool", "date", "null", "string", *sorted(_NUMBERS)]
+    return guarded({"bsonType": [*kinds, "object", "array"] if depth > 0 else kinds}, depth - 1)
 
 
 @cache

@@ -10,6 +10,7 @@ from pymongo.uri_parser import parse_uri
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems import processes
+from payments.systems.documents.capabilities import capabilities
 from payments.systems.documents.client import DATABASE, client, database, uri
 from payments.systems.documents.secantus import document_server
 from payments.systems.folders import folder_bytes, remove_server_folder
@@ -93,11 +94,10 @@ def _size(found: MongoClient[dict[str, Any]]) -> int | None:
 
 def _missing(found: MongoClient[dict[str, Any]], hello: dict[str, Any]) -> list[str]:
     is_sharded = hello.get("msg") == "isdbgrid"
-    is_replicated = "setName" in hello or is_sharded
     return [
         *(["no TLS: connections are not encrypted"] if not _uses_tls() else []),
         *(["no authentication: any local program may read it"] if _serves_strangers(found) else []),
-        *(["no change streams: the server is no replica set"] if not is_replicated else []),
+        *capabilities(found).missing,
         *(["no second member: nothing takes over when it fails"] if _is_alone(hello) and not is_sharded else []),
         *(["no sharding"] if not is_sharded else []),
         *(["no text search"] if not _understands(found, {"$text": {"$search": "x"}}) else []),
