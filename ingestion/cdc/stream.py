@@ -129,8 +129,8 @@ def prepare() -> list[LandingReport]:
         confirmed, wal_status = slot
         if wal_status == "lost":
             raise UsageError(
-                f"The replication slot {NAME} is lost: the server dropped log that was not read. "
-                "Run payments stream --resnapshot."
+                f"The replication slot {NAME} is lost: the server dropped log that was not read. Drop the slot "
+                f"(select pg_drop_replication_slot('{NAME}')) and stream again: a snapshot comes first."
             )
         point = snapshot_point(connection)
     last = _last_landed()
@@ -198,8 +198,14 @@ def _reading() -> Iterator[tuple[SlotReader, Start]]:
     if last is None:
         raise AssertionError("a snapshot lands before the log is read")
     start = Start(int(last.parameters["lsn"]), _epoch(last))
-    with open_slot(Slot(dsn(), NAME, NAME), start.lsn, start.epoch, keys()) as reader:
-        yield reader, start
+    try:
+        with open_slot(Slot(dsn(), NAME, NAME), start.lsn, start.epoch, keys()) as reader:
+            yield reader, start
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"The operational store was lost while its log was read ({reason}): what has landed stays; stream again."
+        ) from error
 
 
 def keys() -> Keys:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random, SystemRandom
 
-import psycopg
 import pytest
 
 from ingestion.cdc.stream import drain, follow
@@ -26,7 +25,6 @@ def test_a_killed_server_loses_no_change_and_repeats_none(own_server: Path, full
     print(f"{kills} kills ({'full size' if full_size else 'CI size: 12 at full size'}), PAYMENTS_FAULT_SEED={seed}")
     draw = Random(seed)  # noqa: S311 (a repeatable draw)
     drain()
-    interrupted = 0
     for number in range(kills):
         stop = threading.Event()
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -35,13 +33,12 @@ def test_a_killed_server_loses_no_change_and_repeats_none(own_server: Path, full
             wait_for(lambda traffic=traffic: traffic.done() or clients_connected() >= CLIENTS)
             stop.wait(draw.uniform(0.2, 1.5))
             kill_all()
+            assert isinstance(stream.exception(timeout=60), UsageError)
             stop.set()
-            interrupted += isinstance(stream.exception(timeout=60), psycopg.OperationalError | UsageError)
             server.start()
             traffic.result(timeout=60)
     drain()
 
-    assert interrupted, "the stream was never cut off: the kills prove nothing"
     compared = land_oltp()
     differing = [counts for counts in compared.entities if counts.accepted or counts.deleted or counts.quarantined]
     assert differing == [], "a snapshot finds what the log did not bring"
@@ -51,4 +48,4 @@ def test_a_killed_server_loses_no_change_and_repeats_none(own_server: Path, full
         changes += len(positions)
         assert len(set(positions)) == len(positions), f"a change of {entity} landed twice"
     assert {commit.position.split("/")[0] for commit in pin().commits} == {"00000001"}, "a crash is no new epoch"
-    print(f"{changes:,} changes, {interrupted} streams cut off")
+    print(f"{changes:,} changes")
