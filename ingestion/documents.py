@@ -221,7 +221,7 @@ def _expired(batch: Landing, entity: Entity, moment: datetime) -> list[str]:
         f"""
         select "{entity.key[0]}"
         from {parquet(files)}
-        qualify row_number() over (partition by _key order by _sequence desc) = 1
+        qualify row_number() over (partition by _key order by _position desc) = 1
             and _op not in ('d', 'x')
             and expire_at <= {text_literal(moment.isoformat())}::timestamptz
         """

@@ -113,10 +113,7 @@ class Landing:
         """Check, compare and write the records of one entity aside; :func:`landing` makes them visible."""
         entity = staged.entity
         con = self.con
-        types = {str(row[0]): str(row[1]).lower() for row in con.execute(f"describe {staged.relation}").fetchall()}
-        con.execute(f"create or replace temp table checked as {_check_types(entity, staged.relation, types)}")
-        self._screen(entity)
-        con.execute(f"create or replace temp table keyed as {_key_and_hash(entity)}")
+        self._check(entity, staged.relation)
         con.execute(
             f"create or replace temp table absent as select unnest({_KEY_LIST}) as _key", [list(staged.removed)]
         )
@@ -129,6 +126,35 @@ class Landing:
             con.execute("delete from verdict where _ordinal in (select _ordinal from refused)")
         accepted, unchanged, deleted = self._count_verdicts()
         files = self._write_data(entity) if accepted or deleted else []
+        return self._count(staged, accepted, unchanged, deleted, files)
+
+    def land_log(self, staged: Staged) -> EntityCounts:
+        """Check and write the changes of a source's own log as they stand, each at its own position.
+
+        The relation has ``_op`` (c, u or d), ``_before``, ``_unchanged_columns``, ``_position``, ``_changed_at`` and
+        ``_transaction_id`` as well; of a deletion only the key counts. The caller gives no change twice.
+        """
+        entity = staged.entity
+        self._check(entity, staged.relation, whole="_op <> 'd'")
+        self.con.execute("create or replace temp table absent as select ''::varchar as _key where false")
+        self.con.execute(f"create or replace temp table refused as {_UNSOUND}")
+        sound = f"{staged.relation} as log anti join refused using (_ordinal)"
+        accepted = self._one(f"select count(*) from {sound}")
+        deleted = self._one(f"select count(*) from {sound} where _op = 'd'")
+        files = self._write_log(staged) if accepted else []
+        return self._count(staged, accepted, 0, deleted, files)
+
+    def _check(self, entity: Entity, relation: str, whole: str = "true") -> None:
+        """Fill ``checked``, ``screened`` and ``keyed``; ``whole`` tells of which records all columns count."""
+        con = self.con
+        types = {str(row[0]): str(row[1]).lower() for row in con.execute(f"describe {relation}").fetchall()}
+        con.execute(f"create or replace temp table checked as {_check_types(entity, relation, types, whole)}")
+        self._screen(entity)
+        con.execute(f"create or replace temp table keyed as {_key_and_hash(entity)}")
+
+    def _count(self, staged: Staged, accepted: int, unchanged: int, deleted: int, files: list[str]) -> EntityCounts:
+        """Write what was refused and note what became of every record."""
+        entity = staged.entity
         quarantined, quarantine_files, resolved_files = self._write_quarantine(staged)
         read = self._one(f"select count(*) from {staged.relation}")
         if read != accepted + unchanged + quarantined:
@@ -205,13 +231,13 @@ class Landing:
         if not files:
             return "select ''::varchar as _key, ''::varchar as _content_hash, ''::varchar as _op where false"
         asked_for = "" if staged.is_complete else "where _key in (select _key from keyed union all from absent)"
-        if len(files) == 1:
+        if len(files) == 1 and not self._has_log(entity):
             return f"select _key, _content_hash, _op from {parquet(files)} {asked_for}"
         return f"""
             select
                 _key,
-                arg_max(_content_hash, _sequence) as _content_hash,
-                arg_max(_op, _sequence) as _op,
+                arg_max(_content_hash, _position) as _content_hash,
+                arg_max(_op, _position) as _op,
             from {parquet(files)}
             {asked_for}
             group by _key
@@ -241,8 +267,17 @@ class Landing:
             select {names}, landed._key, case when replaced.is_gone then {self._gone_op(entity)} end as _gone_op
             from landed
             join replaced on replaced._key = landed._key
-            qualify row_number() over (partition by landed._key order by landed._sequence desc) = 1
+            qualify row_number() over (partition by landed._key order by landed._position desc) = 1
         """
+
+    def _has_log(self, entity: Entity) -> bool:
+        """Say whether a file may hold a key more than once, as those of a log do."""
+        return any(
+            part.entity == entity.name
+            for commit in self.pin.commits
+            if commit.source == entity.source and commit.kind == "log"
+            for part in commit.entities
+        )
 
     def _gone_op(self, entity: Entity) -> str:
         """Return SQL for how a landed row ended: expired when its time was over and nobody asked to remove it."""
@@ -302,6 +337,32 @@ class Landing:
         """
         self._copy(rows, str(path))
         self._placed += total
+        return [name]
+
+    def _write_log(self, staged: Staged) -> list[str]:
+        entity = staged.entity
+        path, name = self.files.new("data", entity.source, entity.name)
+        columns = ", ".join(f'keyed."{column}"' for column in entity.column_names)
+        rows = f"""
+            select
+                {columns},
+                log._op,
+                keyed._key,
+                log._before,
+                log._unchanged_columns,
+                log._position,
+                log._changed_at as _source_at,
+                log._transaction_id,
+                {entity.schema_version}::integer as _schema_version,
+                case when log._op = 'd' then md5('') else keyed._content_hash end as _content_hash,
+                {text_literal(self.batch_id)} as _batch_id,
+                {self.sequence}::bigint as _sequence,
+            from keyed
+            join {staged.relation} as log using (_ordinal)
+            anti join refused using (_ordinal)
+            order by log._position
+        """
+        self._copy(rows, str(path))
         return [name]
 
     def _write_quarantine(self, staged: Staged) -> tuple[int, list[str], list[str]]:
@@ -464,9 +525,18 @@ _STAGED_AS = {
     "double precision": "double",
 }
 
+# What a record is refused for by itself: a card number outweighs a broken rule.
+_UNSOUND = """
+    select _ordinal, min(_rule) as _rule, min(_reason) as _reason from screened group by _ordinal
+    union all
+    select _ordinal, _rule, _reason
+    from keyed
+    where _rule is not null and _ordinal not in (select _ordinal from screened)
+"""
+
 # What is refused before the records are compared with what landed: broken rules, card numbers, and a key that the batch
 # itself repeats with other content.
-_REFUSED = """
+_REFUSED = f"""
     with sound as (
         select * from keyed where _rule is null and _ordinal not in (select _ordinal from screened)
     ),
@@ -480,11 +550,7 @@ _REFUSED = """
         from sound
         semi join repeated_keys using (_key)
     )
-    select _ordinal, min(_rule) as _rule, min(_reason) as _reason from screened group by _ordinal
-    union all
-    select _ordinal, _rule, _reason
-    from keyed
-    where _rule is not null and _ordinal not in (select _ordinal from screened)
+    {_UNSOUND}
     union all
     select _ordinal, 'conflicting_duplicate' as _rule, 'same id, other content in one batch' as _reason
     from conflicts
@@ -520,7 +586,7 @@ _VERDICT = """
 """
 
 
-def _check_types(entity: Entity, staged: str, types: dict[str, str]) -> str:
+def _check_types(entity: Entity, staged: str, types: dict[str, str], whole: str) -> str:
     """Return SQL that casts every column to its type and names the first that does not fit or is missing."""
     wrong = "\n".join(
         f"when {_is_wrong(column)} "
@@ -539,7 +605,7 @@ def _check_types(entity: Entity, staged: str, types: dict[str, str]) -> str:
     )
     return f"""
         with source as (select * exclude (_record) from {staged}),
-        checked as (select *, case when _rule is null then {verdict} end as _finding from source)
+        checked as (select *, case when _rule is null and {whole} then {verdict} end as _finding from source)
         select
             _ordinal,
             {casts},

@@ -4,7 +4,7 @@ The contract names tables of the schemas ``core`` and ``ledger`` only: identity 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def _export(batch: Landing, tables: Iterable[Entity]) -> SnapshotPoint:
         info = connection.info
         batch.origin = f"postgresql://{info.host}:{info.port}/{info.dbname}"
         # Before the snapshot: a position taken after it could lie beyond a commit that the snapshot does not see.
-        system_identifier, timeline, lsn = _position(connection)
+        before = snapshot_point(connection)
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read read only")
             connection.execute("set local datestyle = 'ISO'")
@@ -90,10 +90,11 @@ def _export(batch: Landing, tables: Iterable[Entity]) -> SnapshotPoint:
             _require_all_rows(connection, tables)
             for entity in tables:
                 _copy(connection, entity, _csv(batch, entity))
-        return SnapshotPoint(system_identifier, timeline, lsn, row[0])
+        return replace(before, read_at=row[0])
 
 
-def _position(connection: psycopg.Connection) -> tuple[str, int, int]:
+def snapshot_point(connection: psycopg.Connection) -> SnapshotPoint:
+    """Return where the server's log stands now."""
     row = connection.execute(
         """
         select
@@ -101,17 +102,18 @@ def _position(connection: psycopg.Connection) -> tuple[str, int, int]:
             (select timeline_id from pg_control_checkpoint()),
             (
                 case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end - '0/0'
-            )::bigint
+            )::bigint,
+            clock_timestamp()
         """
     ).fetchone()
     if row is None:
         raise AssertionError("no row from pg_control_system()")
-    return row[0], row[1], row[2]
+    return SnapshotPoint(*row)
 
 
 def _require_all_rows(connection: psycopg.Connection, tables: Iterable[Entity]) -> None:
     """Refuse a role that row-level security keeps rows from: a snapshot takes what is absent for deleted."""
-    names = [".".join(_name(entity)) for entity in tables]
+    names = [".".join(table_of(entity)) for entity in tables]
     hidden = connection.execute(
         """
         select name
@@ -144,7 +146,7 @@ def _copy(connection: psycopg.Connection, entity: Entity, path: Path) -> None:
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in entity.column_names)
     # A null is an empty field, an empty text a quoted one.
     statement = sql.SQL("copy (select {} from {}) to stdout (format csv)").format(
-        columns, sql.Identifier(*_name(entity))
+        columns, sql.Identifier(*table_of(entity))
     )
     try:
         with connection.cursor().copy(statement) as copy, path.open("wb") as file:
@@ -157,7 +159,7 @@ def _copy(connection: psycopg.Connection, entity: Entity, path: Path) -> None:
         raise UsageError(f"The operational store refuses to be read: {error.diag.message_primary}.") from error
 
 
-def _name(entity: Entity) -> tuple[str, str]:
+def table_of(entity: Entity) -> tuple[str, str]:
     """Return schema and table of an entity."""
     if entity.name.startswith("ledger_"):
         return "ledger", entity.name.removeprefix("ledger_")

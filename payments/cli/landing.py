@@ -31,7 +31,7 @@ def land(context: typer.Context) -> None:
     from ingestion.documents import land_documents
     from ingestion.oltp import land_oltp
 
-    _print_landings([land_oltp(), *land_documents()])
+    print_landings([land_oltp(), *land_documents()])
 
 
 @land_app.command("documents")
@@ -42,7 +42,7 @@ def land_documents(
     """Land what changed in the document collections since the last landing; the first one reads them as a whole."""
     from ingestion.documents import land_documents as run
 
-    _print_landings(run(collections, full=full))
+    print_landings(run(collections, full=full))
 
 
 @land_app.command("transactions")
@@ -54,10 +54,11 @@ def land_transactions(
     """Land a file of transactions."""
     from ingestion.files import land_transactions as run
 
-    _print_landings([run(file, mapping=mapping, default_currency=currency)])
+    print_landings([run(file, mapping=mapping, default_currency=currency)])
 
 
-def _print_landings(reports: "list[LandingReport]") -> None:
+def print_landings(reports: "list[LandingReport]") -> None:
+    """Print what batches did, entity by entity."""
     rows: list[list[object]] = [
         [report.batch_id, e.entity, e.read, e.accepted, e.unchanged, e.quarantined, e.deleted]
         for report in reports
@@ -134,4 +135,4 @@ def quarantine_replay(
     """Land the quarantined records of a batch again, after a fix."""
     from ingestion.quarantine import replay
 
-    _print_landings([replay(batch, mapping=mapping, default_currency=currency)])
+    print_landings([replay(batch, mapping=mapping, default_currency=currency)])

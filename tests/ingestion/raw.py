@@ -25,7 +25,7 @@ def latest(source: str, entity: str, columns: str = "*") -> list[Row]:
     files = pin().files(source, entity)
     if not files:
         return []
-    newest = "qualify row_number() over (partition by _key order by _sequence desc) = 1"
+    newest = "qualify row_number() over (partition by _key order by _position desc) = 1"
     found = _query(f"select * from (select * from {parquet(files)} {newest}) where _op <> 'd' order by _key")
     return [{name: row[name] for name in (columns.split(", ") if columns != "*" else row)} for row in found]
 

@@ -1,0 +1,135 @@
+"""Change data capture without a broker: what is committed lands once, in order, whatever dies in between."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from ingestion.cdc.slot import SlotReader
+from ingestion.cdc.stream import NAME, drain, follow
+from ingestion.oltp import land_oltp
+from ingestion.raw_zone import BatchFiles
+from payments.simulation.traffic import run_traffic
+from payments.systems.oltp.connection import connect
+from tests.ingestion.raw import latest, pin, rows
+from tests.systems.shop import MERCHANT, Shop
+
+pytestmark = pytest.mark.usefixtures("platform_home")
+
+
+@pytest.fixture(autouse=True)
+def without_slot(oltp: psycopg.Connection) -> None:
+    oltp.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,))
+    oltp.execute(f"drop publication if exists {NAME}")
+
+
+def stored(oltp: psycopg.Connection, table: str, columns: str) -> list[dict[str, object]]:
+    names = columns.split(", ")
+    found = oltp.execute(f"select {columns} from {table} order by 1, 2, 3".encode()).fetchall()
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def test_a_snapshot_first_then_every_change_once(oltp: psycopg.Connection) -> None:
+    shop = Shop(oltp).open()
+    (snapshot,) = drain()
+    assert pin().commits[-1].kind == "snapshot"
+    assert {counts.entity: counts.accepted for counts in snapshot.entities}["merchants"] == 1
+    assert drain() == []
+
+    oltp.execute("update core.customers set city = 'Paris' where merchant_id = %s", (MERCHANT,))
+    oltp.execute("update core.customers set city = 'Nice' where merchant_id = %s", (MERCHANT,))
+    shop.pay(1_000)
+    assert len(drain()) == 1
+    assert pin().commits[-1].kind == "log"
+    customers = [(row["_op"], row["city"], row["version"]) for row in rows("oltp", "customers")]
+    assert customers == [("r", "Lyon", 1), ("u", "Paris", 2), ("u", "Nice", 3)]
+    columns = "merchant_id, charge_id, amount_minor, status, version"
+    assert latest("oltp", "charges", columns) == stored(oltp, "core.charges", columns)
+    entries = [row["_position"] for row in rows("oltp", "ledger_entries")]
+    assert len(set(entries)) == len(entries)
+    assert drain() == []
+
+
+def test_what_is_sent_again_is_left_out(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Shop(oltp).open()
+    drain()
+    with monkeypatch.context() as patch:
+        # As if the process died after the batch was durable and before the server knew.
+        patch.setattr(SlotReader, "acknowledge", lambda *_: None)
+        shop.pay(1_000)
+        drain()
+        shop.pay(2_000)
+        drain()
+    before = rows("oltp", "ledger_entries")
+    assert drain() == []
+    shop.pay(3_000)
+    drain()
+    after = rows("oltp", "ledger_entries")
+    assert after[: len(before)] == before
+    assert len({(row["merchant_id"], row["ledger_transaction_id"], row["entry_no"]) for row in after}) == len(after)
+    columns = "merchant_id, ledger_transaction_id, entry_no, amount_minor"
+    assert latest("oltp", "ledger_entries", columns) == stored(oltp, "ledger.entries", columns)
+
+
+def test_a_batch_that_was_not_published_is_read_again(
+    oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(oltp).open()
+    drain()
+    shop.pay(1_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchFiles, "publish", _die)
+        with pytest.raises(KilledError):
+            drain()
+    assert rows("oltp", "charges") == []
+    drain()
+    assert [row["status"] for row in latest("oltp", "charges")] == ["succeeded"]
+
+
+def test_a_transaction_that_began_first_and_committed_last_comes_last(oltp: psycopg.Connection) -> None:
+    shop = Shop(oltp).open()
+    drain()
+    update = "update core.customers set city = %s where merchant_id = %s"
+    with connect() as early:
+        early.execute("update core.merchants set business_name = 'Early' where merchant_id = %s", (MERCHANT,))
+        oltp.execute(update, ("Paris", MERCHANT))
+        drain()
+        early.execute(update, ("Nice", MERCHANT))
+    drain()
+    assert [row["city"] for row in rows("oltp", "customers")] == ["Lyon", "Paris", "Nice"]
+    assert [row["business_name"] for row in rows("oltp", "merchants")] == ["Shop", "Early"]
+    assert shop.merchant_id == MERCHANT
+
+
+def test_the_log_gives_what_a_snapshot_would(oltp: psycopg.Connection) -> None:
+    Shop(oltp).open()
+    drain()
+    report = run_traffic(tps=0, seconds=2, clients=3, seed=3)
+    assert report.acknowledged
+    drain()
+    compared = land_oltp()
+    differing = {
+        counts.entity: counts for counts in compared.entities if counts.accepted or counts.deleted or counts.quarantined
+    }
+    assert differing == {}, "a snapshot finds nothing that the log did not bring"
+    assert any(counts.unchanged > 50 for counts in compared.entities)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def _die(*_: object) -> None:
+    raise KilledError
+
+
+def test_following_lands_while_payments_go_on(oltp: psycopg.Connection) -> None:
+    Shop(oltp).open()
+    drain()
+    traffic = ThreadPoolExecutor(max_workers=1).submit(run_traffic, tps=30, seconds=3, clients=2, seed=5)
+    landed = sum(progress.changes for progress in follow(traffic.done))
+    landed += sum(counts.read for report in drain() for counts in report.entities)
+    assert traffic.result().acknowledged
+    columns = "merchant_id, ledger_transaction_id, entry_no, amount_minor"
+    assert latest("oltp", "ledger_entries", columns) == stored(oltp, "ledger.entries", columns)
+    assert landed == sum(part.read for commit in pin().commits if commit.kind == "log" for part in commit.entities)

@@ -1,0 +1,51 @@
+"""PostgreSQL dies while its log is read: what was committed lands, in order and once, whatever the server forgot."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random, SystemRandom
+
+import pytest
+
+from ingestion.cdc.stream import drain, follow
+from ingestion.oltp import land_oltp
+from payments.errors import UsageError
+from payments.simulation.traffic import run_traffic
+from payments.systems.oltp import server
+from tests.faults.test_kill_server import CLIENTS, clients_connected, kill_all, wait_for
+from tests.ingestion.raw import pin, rows
+
+pytestmark = pytest.mark.usefixtures("platform_home")
+
+
+def test_a_killed_server_loses_no_change_and_repeats_none(own_server: Path, full_size: bool) -> None:
+    kills = 12 if full_size else 3
+    seed = int(os.environ.get("PAYMENTS_FAULT_SEED") or SystemRandom().randrange(10**6))
+    print(f"{kills} kills ({'full size' if full_size else 'CI size: 12 at full size'}), PAYMENTS_FAULT_SEED={seed}")
+    draw = Random(seed)  # noqa: S311 (a repeatable draw)
+    drain()
+    for number in range(kills):
+        stop = threading.Event()
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            traffic = pool.submit(run_traffic, tps=0, seconds=30, clients=CLIENTS, seed=seed + number, stop=stop)
+            stream = pool.submit(lambda stop=stop: [progress.changes for progress in follow(stop.is_set)])
+            wait_for(lambda traffic=traffic: traffic.done() or clients_connected() >= CLIENTS)
+            stop.wait(draw.uniform(0.2, 1.5))
+            kill_all()
+            assert isinstance(stream.exception(timeout=60), UsageError)
+            stop.set()
+            server.start()
+            traffic.result(timeout=60)
+    drain()
+
+    compared = land_oltp()
+    differing = [counts for counts in compared.entities if counts.accepted or counts.deleted or counts.quarantined]
+    assert differing == [], "a snapshot finds what the log did not bring"
+    changes = 0
+    for entity in ("ledger_entries", "charges", "payment_intents", "balance_transactions"):
+        positions = [row["_position"] for row in rows("oltp", entity)]
+        changes += len(positions)
+        assert len(set(positions)) == len(positions), f"a change of {entity} landed twice"
+    assert {commit.position.split("/")[0] for commit in pin().commits} == {"00000001"}, "a crash is no new epoch"
+    print(f"{changes:,} changes")
