@@ -29,18 +29,17 @@ demo: install ## run the main job end to end on embedded servers, then print wha
 	@"$(VENV)/python" -m orchestration.demo --transactions $(TRANSACTIONS) --days $(DAYS) --seed $(SEED)
 
 test: lint ## check the style, then run every test at CI size, on all cores
-	@"$(VENV)/python" -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@"$(VENV)/python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=12
 
 prove: lint ## the same tests at full size
-	@PAYMENTS_TEST_SIZE=full "$(VENV)/python" -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@PAYMENTS_TEST_SIZE=full "$(VENV)/python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=12
 
 lint: install ## ruff, mypy, sqlfluff, yamllint and the Dagster definitions
 	@"$(VENV)/ruff" check .
 	@"$(VENV)/ruff" format --check .
-	@"$(VENV)/mypy"
 	@"$(VENV)/sqlfluff" lint
 	@"$(VENV)/yamllint" --strict .
-	@"$(VENV)/dagster" definitions validate
+	@"$(VENV)/mypy" & types=$$!; "$(VENV)/dagster" definitions validate && wait $$types
 
 docs: install ## build the dbt docs site with its diagrams (needs a built warehouse: make demo)
 	@"$(VENV)/python" -m orchestration.docs_site

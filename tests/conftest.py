@@ -42,6 +42,17 @@ def free_port() -> int:
         return port
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders whose files take longest, so that no worker is left alone with one of them at the end."""
+    longest = ["warehouse", "orchestration", "simulation", "faults", "compliance"]
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return longest.index(folder) if folder in longest else len(longest)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def full_size() -> bool:
     """Whether the tests run at full size (``make prove``) instead of the size of CI."""

@@ -2,7 +2,8 @@
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
 
@@ -11,12 +12,20 @@ import pytest
 from ingestion.cdc.stream import drain, follow
 from ingestion.oltp import land_oltp
 from payments.errors import UsageError
-from payments.simulation.traffic import run_traffic
+from payments.simulation.traffic import TrafficReport, run_traffic
 from payments.systems.oltp import server
 from tests.faults.test_kill_server import CLIENTS, clients_connected, kill_all, wait_for
 from tests.ingestion.raw import pin, rows
 
 pytestmark = pytest.mark.usefixtures("platform_home")
+
+
+def follow_until(stop: threading.Event) -> int:
+    return sum(progress.changes for progress in follow(stop.is_set))
+
+
+def is_under_way(traffic: Future[TrafficReport]) -> bool:
+    return traffic.done() or clients_connected() >= CLIENTS
 
 
 def test_a_killed_server_loses_no_change_and_repeats_none(own_server: Path, full_size: bool) -> None:
@@ -29,8 +38,8 @@ def test_a_killed_server_loses_no_change_and_repeats_none(own_server: Path, full
         stop = threading.Event()
         with ThreadPoolExecutor(max_workers=2) as pool:
             traffic = pool.submit(run_traffic, tps=0, seconds=30, clients=CLIENTS, seed=seed + number, stop=stop)
-            stream = pool.submit(lambda stop=stop: [progress.changes for progress in follow(stop.is_set)])
-            wait_for(lambda traffic=traffic: traffic.done() or clients_connected() >= CLIENTS)
+            stream = pool.submit(follow_until, stop)
+            wait_for(partial(is_under_way, traffic))
             stop.wait(draw.uniform(0.2, 1.5))
             kill_all()
             assert isinstance(stream.exception(timeout=60), UsageError)
