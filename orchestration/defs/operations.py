@@ -27,7 +27,9 @@ class Simulation(dg.Config):
             OLTP, description="The operational store: payments and the double-entry ledger.", kinds={"postgres"}
         ),
         dg.AssetSpec(
-            DOCUMENTS, description="The document store: sessions, clicks, API logs, feedback.", kinds={"mongodb"}
+            DOCUMENTS,
+            description="The document store: behaviour, logs, feedback, profiles, decisions, bank statements, evidence.",
+            kinds={"mongodb"},
         ),
     ],
     check_specs=[
