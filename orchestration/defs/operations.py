@@ -28,7 +28,7 @@ class Simulation(dg.Config):
         ),
         dg.AssetSpec(
             DOCUMENTS,
-            description="The document store: behaviour, logs, feedback, profiles, decisions, bank statements, evidence.",
+            description="The document store: behaviour, logs, feedback, profiles, decisions, statements, evidence.",
             kinds={"mongodb"},
         ),
     ],
