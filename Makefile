@@ -15,6 +15,8 @@ export DAGSTER_HOME := $(CURDIR)/.payments/dagster
 export LD_LIBRARY_PATH := $(CURDIR)/.venv/openmp$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
 
 VENV := .venv/bin
+# Tests wait for servers half of the time: one worker more than there are cores, and no more than four.
+WORKERS = $(shell cores=$$(nproc); echo $$(( cores < 3 ? cores + 1 : 4 )))
 
 .PHONY: help install demo test prove lint docs ui clean pictures
 
@@ -29,10 +31,10 @@ demo: install ## run the main job end to end on embedded servers, then print wha
 	@"$(VENV)/python" -m orchestration.demo --transactions $(TRANSACTIONS) --days $(DAYS) --seed $(SEED)
 
 test: lint ## check the style, then run every test at CI size, on all cores
-	@"$(VENV)/python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=12
+	@"$(VENV)/python" -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 prove: lint ## the same tests at full size
-	@PAYMENTS_TEST_SIZE=full "$(VENV)/python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=12
+	@PAYMENTS_TEST_SIZE=full "$(VENV)/python" -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: install ## ruff, mypy, sqlfluff, yamllint and the Dagster definitions
 	@"$(VENV)/ruff" check .

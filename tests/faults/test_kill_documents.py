@@ -58,7 +58,7 @@ class Writer(threading.Thread):
 def test_kill_9_during_a_load_loses_nothing_and_lands_nothing_twice(
     own_documents: Path, monkeypatch: pytest.MonkeyPatch, full_size: bool
 ) -> None:
-    kills = 12 if full_size else 3
+    kills = 12 if full_size else 2
     seed = int(os.environ.get("PAYMENTS_FAULT_SEED") or SystemRandom().randrange(10**6))
     print(f"{kills} kills ({'full size' if full_size else 'CI size: 12 at full size'}), PAYMENTS_FAULT_SEED={seed}")
     draw = Random(seed)  # noqa: S311 (a repeatable draw)

@@ -29,7 +29,7 @@ def is_under_way(traffic: Future[TrafficReport]) -> bool:
 
 
 def test_a_killed_server_loses_no_change_and_repeats_none(own_server: Path, full_size: bool) -> None:
-    kills = 12 if full_size else 3
+    kills = 12 if full_size else 2
     seed = int(os.environ.get("PAYMENTS_FAULT_SEED") or SystemRandom().randrange(10**6))
     print(f"{kills} kills ({'full size' if full_size else 'CI size: 12 at full size'}), PAYMENTS_FAULT_SEED={seed}")
     draw = Random(seed)  # noqa: S311 (a repeatable draw)

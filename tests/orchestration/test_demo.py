@@ -34,7 +34,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def runs(environment: dict[str, str], full_size: bool) -> Iterator[list[Run]]:
-    size = ["--transactions", "30000" if full_size else "10000", "--days", "180", "--seed", "11"]
+    size = ["--transactions", "30000" if full_size else "5000", "--days", "180", "--seed", "11"]
     yield [_run(environment, "-m", "orchestration.demo", *size) for _ in range(2)]
     _run(environment, "-m", "payments", "down", "--delete")
 
