@@ -168,4 +168,5 @@ def _document_style(documents: list[Entity]) -> Style:
         codes=other_stores(documents),
         tags=True,
         foreign_key="reference",
+        columns=4,
     )
