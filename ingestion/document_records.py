@@ -11,8 +11,7 @@ import pyarrow as pa
 from bson import Int64, json_util
 
 from ingestion.contracts import Column, Entity
-from ingestion.landing import Landing
-from ingestion.raw_zone import text_literal
+from ingestion.landing import Landing, record_of
 
 DOCUMENTS_A_BATCH = 5_000
 
@@ -44,14 +43,13 @@ def stage(batch: Landing, entity: Entity, documents: Iterable[dict[str, Any]]) -
         con.register("incoming", _table(entity, some))
         con.execute("insert into read select * from incoming")
         con.unregister("incoming")
-    record = ", ".join(f"{text_literal(name)}, {name}" for name in entity.column_names)
     con.execute(
         f"""
         create temp view staged as
         select
             rowid as _ordinal,
             * exclude (_document),
-            coalesce(_document, cast(json_object({record}) as varchar)) as _record,
+            coalesce(_document, {record_of(entity)}) as _record,
         from read
         """
     )

@@ -26,7 +26,7 @@ from ingestion.contracts import Entity, entities
 from ingestion.document_changes import Document, Driver, LostMarkError, driver, tombstones
 from ingestion.document_records import DOCUMENTS_A_BATCH, fields_of, stage
 from ingestion.landing import Landing, LandingReport, Staged, landing
-from ingestion.raw_zone import Pin, parquet, text_literal
+from ingestion.raw_zone import Pin, Position, text_literal
 from payments.errors import UsageError
 from payments.systems.documents.client import database
 from payments.systems.documents.definitions import definition_of
@@ -107,12 +107,11 @@ def document_batch(kind: str, origin: str, store_id: str | None = None) -> Itera
     with landing(SOURCE, kind, origin) as batch:
         batch.source_at = datetime.now(UTC)
         last = batch.pin.last_of(SOURCE)
-        epoch, position = (1, 0) if last is None else (int(part, 16) for part in last.position.split("/")[:2])
-        if last is not None and store_id is not None and last.parameters.get("store_id") != store_id:
-            epoch += 1
-        batch.epoch = epoch
-        batch.source_position = max(position + 1, int(time.time()) << 32)
-        batch.parameters["store_id"] = store_id or ("" if last is None else last.parameters.get("store_id", ""))
+        reached = Position(1, 0, 0, 0) if last is None else last.reached
+        before = store_id if last is None else last.parameters.get("store_id")
+        batch.epoch = reached.epoch + (store_id is not None and store_id != before)
+        batch.source_position = max(reached.commit_lsn + 1, int(time.time()) << 32)
+        batch.parameters["store_id"] = store_id or before or ""
         yield batch
 
 
@@ -214,17 +213,11 @@ def _ids_after(after: str | None) -> dict[str, Any]:
 
 def _expired(batch: Landing, entity: Entity, moment: datetime) -> list[str]:
     """Return the ids that have landed, are not gone, and whose time was over at a moment."""
-    files = batch.pin.files(entity.source, entity.name)
-    if not files or "expire_at" not in entity.column_names:
+    if "expire_at" not in entity.column_names or (landed := batch.latest(entity)) is None:
         return []
+    is_over = f"expire_at <= {text_literal(moment.isoformat())}::timestamptz"
     rows = batch.con.execute(
-        f"""
-        select "{entity.key[0]}"
-        from {parquet(files)}
-        qualify row_number() over (partition by _key order by _position desc) = 1
-            and _op not in ('d', 'x')
-            and expire_at <= {text_literal(moment.isoformat())}::timestamptz
-        """
+        f"""select "{entity.key[0]}" from ({landed}) where _op not in ('d', 'x') and {is_over}"""
     ).fetchall()
     return [row[0] for row in rows]
 

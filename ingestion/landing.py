@@ -23,7 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 import duckdb
 
 from ingestion.contracts import Column, Entity
-from ingestion.raw_zone import BatchFiles, Commit, EntityCommit, Pin, RawZone, parquet, relation, text_literal
+from ingestion.raw_zone import BatchFiles, Commit, EntityCommit, Pin, Position, RawZone, parquet, relation, text_literal
 from payments.settings import settings
 from payments.vault.cards import PREFILTER, find_card_numbers, redact, redact_record
 
@@ -183,7 +183,7 @@ class Landing:
             source=self.source,
             kind=self.kind,
             origin=self.origin,
-            position=f"{self._position_prefix()}{max(self._placed - 1, 0):08x}",
+            position=str(self._place(max(self._placed - 1, 0))),
             source_at=self.source_at,
             landed_at=datetime.now(UTC),
             code_version=_code_version(),
@@ -197,9 +197,25 @@ class Landing:
         ]
         return LandingReport(self.source, self.batch_id, self.sequence, counts)
 
-    def _position_prefix(self) -> str:
+    def latest(self, entity: Entity, where: str = "true") -> str | None:
+        """Return SQL for the latest landed row of each key, those that are gone too; None when nothing has landed.
+
+        The columns are those of today's contract and the envelope. ``where`` limits which keys are looked at.
+        """
+        files = self.pin.files(entity.source, entity.name)
+        if not files:
+            return None
+        present = [row[0] for row in self.con.execute(f"describe select * from {parquet(files)}").fetchall()]
+        return f"""
+            select * from ({relation(entity, files, present)})
+            where {where}
+            qualify row_number() over (partition by _key order by _position desc) = 1
+        """
+
+    def _place(self, n: int) -> Position:
+        """Return the position of the ``n``-th change of this batch."""
         at = self.sequence if self.source_position is None else self.source_position
-        return f"{self.epoch:08x}/{at:016x}/{0:016x}/"
+        return Position(self.epoch, at, 0, n)
 
     def _one(self, query: str) -> int:
         row = self.con.execute(query).fetchone()
@@ -247,16 +263,14 @@ class Landing:
         """Return SQL for the landed rows that this batch replaces: the latest row of each changed or deleted key."""
         entity = staged.entity
         names = ", ".join(f'"{name}"' for name in entity.column_names)
-        files = self.pin.files(entity.source, entity.name)
-        if not files:
+        landed = self.latest(entity, "_key in (select _key from replaced)")
+        if landed is None:
             return f"select {names}, ''::varchar as _key, ''::varchar as _gone_op from checked where false"
-        present = [row[0] for row in self.con.execute(f"describe select * from {parquet(files)}").fetchall()]
         self.con.execute(
             f"create or replace temp table on_request as select unnest({_KEY_LIST}) as _key", [list(staged.on_request)]
         )
         return f"""
-            with landed as ({relation(entity, files, present)}),
-            replaced as (
+            with replaced as (
                 select _key, false as is_gone from verdict where _op = 'u'
                 union all
                 select previous._key, true as is_gone
@@ -265,9 +279,8 @@ class Landing:
                 where previous._op not in ('d', 'x') and {_is_absent(staged)}
             )
             select {names}, landed._key, case when replaced.is_gone then {self._gone_op(entity)} end as _gone_op
-            from landed
+            from ({landed}) as landed
             join replaced on replaced._key = landed._key
-            qualify row_number() over (partition by landed._key order by landed._position desc) = 1
         """
 
     def _has_log(self, entity: Entity) -> bool:
@@ -300,7 +313,7 @@ class Landing:
         total = self._one(f"select coalesce(max(_ordinal) + 1, 0) + {deletions} from keyed")
         rows = f"""
             with replaced as (
-                select _key, {_json_object(entity.columns)} as _before from changed
+                select _key, {record_of(entity)} as _before from changed
             ),
             upserts as (
                 select {kept}, verdict._op, keyed._key, replaced._before, keyed._content_hash, keyed._ordinal as _place
@@ -326,7 +339,7 @@ class Landing:
                 _key,
                 _before,
                 cast(null as varchar) as _unchanged_columns,
-                {text_literal(self._position_prefix())} || printf('%08x', _place + {self._placed}) as _position,
+                {text_literal(self._place(0).prefix)} || printf('%08x', _place + {self._placed}) as _position,
                 {text_literal(self.source_at.isoformat())}::timestamptz as _source_at,
                 cast(null as varchar) as _transaction_id,
                 {entity.schema_version}::integer as _schema_version,
@@ -493,19 +506,17 @@ def _bounds(staged: Staged, key: str) -> list[str]:
 def _looked_at(staged: Staged) -> str:
     """Return SQL that tells whether this batch saw what became of a quarantined record: it no longer stands otherwise.
 
-    The key of a record is that of its document, or the column of its key.
+    The key of a record is that of its document, or the first column of its key. What has none was not a record of the
+    source that is read, such as a file that was refused as a whole: only its replay settles it.
     """
     replayed = "quarantine_id in (select quarantine_id from looked_at)"
-    if staged.is_complete and staged.above is None and staged.up_to is None:
-        # A file that was refused never came into the store that was read.
-        return f"({replayed} or not starts_with(origin, 'file:'))"
-    if len(staged.entity.key) > 1:
-        return replayed
     places = ("_id", staged.entity.key[0])
     found = ", ".join(f"json_extract_string(record, '$.{place}')" for place in places)
     key = f"case when json_valid(record) then coalesce({found}) end"
     if staged.is_complete:
-        return f"({replayed} or ({' and '.join(_bounds(staged, key))}))"
+        return f"({replayed} or ({' and '.join([f'{key} is not null', *_bounds(staged, key)])}))"
+    if len(staged.entity.key) > 1:
+        return replayed
     seen = "select json_extract_string(_key, '$[0]') from (select _key from keyed union all from absent)"
     return f"({replayed} or {key} in ({seen} where _key is not null))"
 
@@ -666,8 +677,9 @@ def _finding(ordinal: int, column: str, text: str) -> tuple[int, str, str] | Non
     return (ordinal, "zero_byte", f"zero byte in column {column}") if "\0" in text else None
 
 
-def _json_object(columns: tuple[Column, ...]) -> str:
-    pairs = ", ".join(f"'{column.name}', \"{column.name}\"" for column in columns)
+def record_of(entity: Entity) -> str:
+    """Return SQL for a row of an entity's columns as one text (JSON): how a record stands in quarantine."""
+    pairs = ", ".join(f"'{name}', \"{name}\"" for name in entity.column_names)
     return f"json_object({pairs})::varchar"
 
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from ingestion.contracts import Entity, entities
-from ingestion.landing import Landing, LandingReport, Staged, landing
+from ingestion.landing import Landing, LandingReport, Staged, landing, record_of
 from ingestion.raw_zone import Commit, file_literal, text_literal
 from payments.errors import UsageError
 from payments.systems.oltp.connection import connect
@@ -64,7 +64,7 @@ def epoch_of(last: Commit | None, point: SnapshotPoint) -> int:
     """
     if last is None:
         return 1
-    epoch = int(last.position.split("/")[0], 16)
+    epoch = last.reached.epoch
     is_same_log = (
         last.parameters["system_identifier"] == point.system_identifier
         and last.parameters["timeline"] == str(point.timeline)
@@ -183,7 +183,6 @@ def _stage(batch: Landing, entity: Entity) -> None:
         """
     )
     path.unlink()
-    record = ", ".join(f"{text_literal(name)}, {name}" for name in entity.column_names)
     batch.con.execute(
         f"""
         create or replace temp view staged as
@@ -192,7 +191,7 @@ def _stage(batch: Landing, entity: Entity) -> None:
             *,
             cast(null as varchar) as _rule,
             cast(null as varchar) as _reason,
-            cast(json_object({record}) as varchar) as _record,
+            {record_of(entity)} as _record,
         from exported
         """
     )

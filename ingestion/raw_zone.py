@@ -29,6 +29,36 @@ from ingestion.contracts import ENVELOPE, Entity
 FOLDERS = ("data", "quarantine", "resolved")
 
 
+@dataclass(frozen=True, order=True)
+class Position:
+    """Where a change stands in the log of its source: all changes of a source are in this order, also after a replay.
+
+    The epoch grows when the source is another one, or went back in its log. A change that a log of transactions tells
+    stands where its transaction committed, then at its own place; ``n`` counts the changes that share a place, as the
+    rows of one COPY do. The place alone would not do: a transaction may write first and commit last.
+    """
+
+    epoch: int
+    commit_lsn: int
+    change_lsn: int
+    n: int
+
+    def __str__(self) -> str:
+        """Return the position as the envelope writes it: the order of the texts is that of the positions."""
+        return f"{self.prefix}{self.n:08x}"
+
+    @property
+    def prefix(self) -> str:
+        """The text up to ``n``."""
+        return f"{self.epoch:08x}/{self.commit_lsn:016x}/{self.change_lsn:016x}/"
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """Return the position that a text stands for. Raises ValueError when it stands for none."""
+        epoch, commit_lsn, change_lsn, n = (int(part, 16) for part in text.split("/"))
+        return cls(epoch, commit_lsn, change_lsn, n)
+
+
 class EntityCommit(BaseModel):
     """What a batch did to one entity; ``read = accepted + unchanged + quarantined``, deletions are counted apart."""
 
@@ -62,6 +92,11 @@ class Commit(BaseModel):
     code_version: str
     entities: list[EntityCommit]
     parameters: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def reached(self) -> Position:
+        """The position that the batch reaches."""
+        return Position.parse(self.position)
 
 
 @dataclass(frozen=True)

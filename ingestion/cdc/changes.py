@@ -1,37 +1,13 @@
-"""Changes of rows, from the messages of a transaction; each at a position that orders all changes of a source.
-
-A position is ``(epoch, commit_lsn, change_lsn, n)``: transactions in the order of their commits, and within one the
-place of the change in the log; ``n`` counts the changes that share a place, as the rows of one COPY do. The place alone
-would not do: a transaction may write first and commit last. A replay gives every change its position again.
-"""
+"""Changes of rows, from the messages of a transaction; a replay gives every change its position again."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ingestion.cdc.pgoutput import UNCHANGED, Delete, Insert, Relation, Row, Truncate, Update
+from ingestion.raw_zone import Position
 
 RowValues = dict[str, str | None]
-
-
-@dataclass(frozen=True, order=True)
-class Position:
-    """Where a change stands in the log of a source."""
-
-    epoch: int
-    commit_lsn: int
-    change_lsn: int
-    n: int
-
-    def __str__(self) -> str:
-        """Return the position as the envelope writes it: the order of the texts is that of the positions."""
-        return f"{self.epoch:08x}/{self.commit_lsn:016x}/{self.change_lsn:016x}/{self.n:08x}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Position":
-        """Return the position that a text stands for. Raises ValueError when it stands for none."""
-        epoch, commit_lsn, change_lsn, n = (int(part, 16) for part in text.split("/"))
-        return cls(epoch, commit_lsn, change_lsn, n)
 
 
 @dataclass(frozen=True)

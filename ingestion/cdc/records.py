@@ -1,15 +1,14 @@
 """Changes as records of the landing writer: every row whole, also where the log does not repeat a large value."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from ingestion.cdc.changes import Change, RowValues, Transaction
 from ingestion.contracts import Entity
-from ingestion.landing import Landing
-from ingestion.raw_zone import parquet
+from ingestion.landing import Landing, record_of
 
 Key = tuple[str | None, ...]
 _LOG = ("_op", "_before", "_unchanged_columns", "_position", "_changed_at", "_transaction_id")
@@ -26,20 +25,13 @@ class _Record:
     reason: str | None = None
 
 
-def stage_log(batch: Landing, entity: Entity, table: tuple[str, str], transactions: Iterable[Transaction]) -> bool:
-    """Create the view ``staged`` from the changes of one table, and return whether there are any."""
-    changes = [
-        (transaction, change)
-        for transaction in transactions
-        for change in transaction.changes
-        if (change.schema, change.table) == table
-    ]
-    if not changes:
-        return False
+def stage_log(batch: Landing, entity: Entity, changes: Sequence[tuple[Transaction, Change]]) -> None:
+    """Create the view ``staged`` from the changes of one table, in their order."""
     records = list(_Replay(batch, entity, [change for _, change in changes]).records(changes))
     names = [*entity.column_names, *_LOG, "_rule", "_reason"]
     rows = [_cells(entity, record) for record in records]
-    arrays = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+    # No rows at all when a table was emptied that held none.
+    arrays = [pa.array([row[place] for row in rows], pa.string()) for place in range(len(names))]
     con = batch.con
     con.execute("drop view if exists staged")
     columns = ", ".join(f'"{name}" varchar' for name in names)
@@ -47,18 +39,16 @@ def stage_log(batch: Landing, entity: Entity, table: tuple[str, str], transactio
     con.register("incoming", pa.Table.from_arrays(arrays, names))
     con.execute("insert into logged select * from incoming")
     con.unregister("incoming")
-    record = ", ".join(f"'{name}', \"{name}\"" for name in entity.column_names)
     con.execute(
         f"""
         create temp view staged as
         select
             rowid as _ordinal,
             * replace (cast(_changed_at as timestamptz) as _changed_at),
-            cast(json_object({record}) as varchar) as _record,
+            {record_of(entity)} as _record,
         from logged
         """
     )
-    return True
 
 
 def _cells(entity: Entity, record: _Record) -> list[str | None]:
@@ -84,9 +74,10 @@ class _Replay:
         self._texts = [column for column in entity.text_columns if column not in entity.key]
         is_truncated = any(change.op == "t" for change in changes)
         in_part = {self._former_key(change) for change in changes if change.unchanged}
-        self._rows = (
-            _landed(batch, entity, self._texts, None if is_truncated else in_part) if (is_truncated or in_part) else {}
-        )
+        wanted = None if is_truncated else in_part
+        self._rows = {} if wanted == set() else _landed(batch, entity, self._texts, wanted)
+        # What was deleted stays known: a row whose key changes is deleted first, and made of what it kept afterwards.
+        self._gone: dict[Key, RowValues] = {}
 
     def records(self, changes: Iterable[tuple[Transaction, Change]]) -> Iterator[_Record]:
         for transaction, change in changes:
@@ -107,13 +98,16 @@ class _Replay:
 
     def _deleted(self, transaction: Transaction, change: Change) -> _Record:
         values = {name: change.before.get(name) for name in self._entity.key}
-        # Kept until the row under its new key was made of it, when the deletion is one half of a change of key.
+        key = self._key(values)
+        if key in self._rows:
+            self._gone[key] = self._rows.pop(key)
         return _Record(values, change, transaction)
 
     def _written(self, transaction: Transaction, change: Change) -> _Record:
         values = dict(change.after)
         if change.unchanged:
-            former = self._rows.get(self._former_key(change))
+            key = self._former_key(change)
+            former = self._rows.get(key, self._gone.get(key))
             wanted = [name for name in change.unchanged if name in self._entity.column_names]
             if former is None and wanted:
                 reason = f"{wanted[0]} kept a value that never landed"
@@ -134,24 +128,13 @@ class _Replay:
 
 def _landed(batch: Landing, entity: Entity, columns: list[str], keys: set[Key] | None) -> dict[Key, RowValues]:
     """Return the latest landed text columns of rows by key: of these keys, or (None) of all that are not gone."""
-    files = batch.pin.files(entity.source, entity.name)
-    if not files:
-        return {}
     key = ", ".join(f'cast("{name}" as varchar)' for name in entity.key)
-    wanted = "true" if keys is None else "_key in (select unnest(?::varchar[]))"
-    asked = (
-        [] if keys is None else [[json.dumps(list(found), separators=(",", ":"), ensure_ascii=False) for found in keys]]
-    )
+    is_asked_for = "true" if keys is None else f"concat_ws(chr(31), {key}) in (select unnest(?::varchar[]))"
+    landed = batch.latest(entity, is_asked_for)
+    if landed is None:
+        return {}
+    asked = [] if keys is None else [["\x1f".join(part or "" for part in found) for found in keys]]
     texts = "".join(f', "{name}"' for name in columns)
-    rows = batch.con.execute(
-        f"""
-        select {key}{texts}
-        from {parquet(files)}
-        where {wanted}
-        qualify row_number() over (partition by _key order by _position desc, _sequence desc) = 1
-            and _op not in ('d', 'x')
-        """,
-        asked,
-    ).fetchall()
+    rows = batch.con.execute(f"select {key}{texts} from ({landed}) where _op not in ('d', 'x')", asked).fetchall()
     width = len(entity.key)
     return {tuple(row[:width]): dict(zip(columns, row[width:], strict=True)) for row in rows}

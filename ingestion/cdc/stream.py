@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg import sql
 
-from ingestion.cdc.changes import Keys, Transaction
+from ingestion.cdc.changes import Change, Transaction
 from ingestion.cdc.records import stage_log
 from ingestion.cdc.slot import Slot, SlotReader, open_slot
 from ingestion.contracts import entities
 from ingestion.landing import Landing, LandingReport, Staged, landing
 from ingestion.oltp import SOURCE, epoch_of, land_oltp, snapshot_point, table_of
-from ingestion.raw_zone import Commit, RawZone
+from ingestion.raw_zone import Commit, Position, RawZone
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect, dsn
@@ -35,23 +35,15 @@ _IDLE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where reading begins: after ``lsn``, which has landed, in an epoch of the source."""
-
-    lsn: int
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One step of a stream: what a batch landed, None when nothing came, and how things stand after it.
+class Step:
+    """One step of a stream: what a batch landed and the position it reached, None when nothing came.
 
     ``lag_bytes`` of the server's log are not read yet; ``lag_seconds`` passed between the commit of the last
     transaction of the batch and the moment at which it could be queried.
     """
 
     report: LandingReport | None
-    position: str
+    position: Position | None
     changes: int
     lag_bytes: int
     lag_seconds: float
@@ -60,54 +52,54 @@ class Progress:
 def drain() -> list[LandingReport]:
     """Land every change that was committed before the call, and return the batches.
 
-    The first call makes publication and slot and lands a snapshot. Raises ``UsageError`` when the store cannot be
-    reached, or the slot is lost, read by somebody else, or beyond what has landed.
+    The first call makes publication and slot and lands a snapshot; so does one that finds the slot beyond what has
+    landed, because somebody moved it or made it anew. Raises ``UsageError`` when the store cannot be reached, or the
+    slot is lost or read by somebody else.
     """
     reports = prepare()
     with connect(autocommit=True) as connection:
-        target = _flushed(connection)
-    with _reading() as (reader, start):
-        reached = start.lsn
-        while reached < target:
-            batch = collect(reader, reached, target)
-            if batch:
-                reports.append(land(batch, start.epoch))
-                reached = batch[-1].end_lsn
-                reader.acknowledge(reached)
-            elif has_read(reader, target):
-                break  # the rest of the log changed nothing that is published
-            else:
-                reader.ask()
+        target = snapshot_point(connection).lsn
+    with _reading() as (reader, reached):
+        reports += [step.report for step in _steps(reader, reached, target) if step.report is not None]
     return reports
 
 
-def follow(is_stopped: Callable[[], bool]) -> Iterator[Progress]:
+def follow(is_stopped: Callable[[], bool]) -> Iterator[Step]:
     """Land changes as they are committed, a batch at a time, until told to stop; a batch is never left half-way.
 
     Raises ``UsageError`` as :func:`drain` does.
     """
     prepare()
-    with _reading() as (reader, start):
-        reached, position = start.lsn, ""
+    with _reading() as (reader, reached):
+        steps = _steps(reader, reached, None)
         while not is_stopped():
-            batch = collect(reader, reached, None)
-            reader.ask()
-            if not batch:
-                if has_read(reader, reached + _IDLE_BYTES):
-                    # Others write and we have nothing to read: say so, or the server keeps its log for us.
-                    reached = reader.wal_end
-                    _land_nothing(reached, start.epoch)
-                    reader.acknowledge(reached)
-                yield Progress(None, position, 0, max(0, reader.wal_end - reached), 0.0)
-                continue
-            report = land(batch, start.epoch)
-            reached = batch[-1].end_lsn
-            reader.acknowledge(reached)
+            yield next(steps)
+
+
+def _steps(reader: SlotReader, reached: int, target: int | None) -> Iterator[Step]:
+    """Land what comes after ``reached``, up to a place of the log or (None) without end."""
+    while target is None or reached < target:
+        batch = collect(reader, reached, target)
+        reader.ask()
+        if batch:
+            report = land(batch, reader.epoch)
             last = batch[-1]
-            position = str(last.changes[-1].position) if last.changes else position
+            reached = last.end_lsn
+            reader.acknowledge(reached)
             lag = (datetime.now(UTC) - last.committed_at).total_seconds()
             changes = sum(len(transaction.changes) for transaction in batch)
-            yield Progress(report, position, changes, max(0, reader.wal_end - reached), lag)
+            position = last.changes[-1].position if last.changes else None
+            yield Step(report, position, changes, max(0, reader.wal_end - reached), lag)
+            continue
+        if target is not None and has_read(reader, target):
+            return  # the rest of the log changed nothing that is published
+        if has_read(reader, reached + _IDLE_BYTES):
+            # Others write and we have nothing to read: say so, or the server keeps its log for us.
+            reached = reader.wal_end
+            with _log_batch(reader.epoch, reached) as nothing:
+                nothing.commit()
+            reader.acknowledge(reached)
+        yield Step(None, None, 0, max(0, reader.wal_end - reached), 0.0)
 
 
 def has_read(reader: SlotReader, target: int) -> bool:
@@ -116,7 +108,7 @@ def has_read(reader: SlotReader, target: int) -> bool:
 
 
 def prepare() -> list[LandingReport]:
-    """Make publication and slot where they are missing, and land a snapshot that is younger than the slot."""
+    """Make publication and slot where they are missing, and land a snapshot unless one is younger than the slot."""
     with connect(autocommit=True) as connection:
         _publish(connection)
         slot = _slot(connection)
@@ -134,9 +126,7 @@ def prepare() -> list[LandingReport]:
             )
         point = snapshot_point(connection)
     last = _last_landed()
-    if last is None or epoch_of(last, point) != _epoch(last):
-        return [land_oltp()]
-    if int(last.parameters["lsn"]) < confirmed:
+    if last is None or epoch_of(last, point) != last.reached.epoch or int(last.parameters["lsn"]) < confirmed:
         return [land_oltp()]
     return []
 
@@ -165,12 +155,15 @@ def collect(reader: SlotReader, reached: int, target: int | None) -> list[Transa
 def land(batch: list[Transaction], epoch: int) -> LandingReport:
     """Land transactions in one batch, with the position that they reach."""
     last = batch[-1]
-    tables = {table_of(entity): entity for entity in entities(SOURCE).values()}
+    changes: dict[tuple[str, str], list[tuple[Transaction, Change]]] = {}
+    for transaction in batch:
+        for change in transaction.changes:
+            changes.setdefault((change.schema, change.table), []).append((transaction, change))
     with _log_batch(epoch, last.end_lsn) as files:
         files.source_at = last.committed_at
-        files.source_position = last.commit_lsn
-        for table, entity in tables.items():
-            if stage_log(files, entity, table, batch):
+        for entity in entities(SOURCE).values():
+            if found := changes.get(table_of(entity)):
+                stage_log(files, entity, found)
                 files.land_log(Staged(entity, "staged"))
         return files.commit()
 
@@ -178,29 +171,27 @@ def land(batch: list[Transaction], epoch: int) -> LandingReport:
 @contextmanager
 def _log_batch(epoch: int, lsn: int) -> Iterator[Landing]:
     """Open a batch of the log of the server that landed last, which reaches ``lsn``."""
-    last = _last_landed()
-    if last is None:
-        raise AssertionError("a snapshot lands before the log is read")
-    with landing(SOURCE, "log", last.origin) as batch:
-        batch.epoch, batch.source_position, batch.source_at = epoch, lsn, last.source_at
+    with landing(SOURCE, "log", origin="") as batch:
+        last = batch.pin.last_of(SOURCE)
+        if last is None:
+            raise AssertionError("a snapshot lands before the log is read")
+        batch.origin, batch.source_at = last.origin, last.source_at
+        batch.epoch, batch.source_position = epoch, lsn
         batch.parameters = {**last.parameters, "lsn": str(lsn)}
         yield batch
 
 
-def _land_nothing(lsn: int, epoch: int) -> None:
-    with _log_batch(epoch, lsn) as batch:
-        batch.commit()
-
-
 @contextmanager
-def _reading() -> Iterator[tuple[SlotReader, Start]]:
+def _reading() -> Iterator[tuple[SlotReader, int]]:
+    """Open the slot behind what has landed, and give the place of the log up to which that is."""
     last = _last_landed()
     if last is None:
         raise AssertionError("a snapshot lands before the log is read")
-    start = Start(int(last.parameters["lsn"]), _epoch(last))
+    reached = int(last.parameters["lsn"])
+    keys = {table_of(entity): entity.key for entity in entities(SOURCE).values()}
     try:
-        with open_slot(Slot(dsn(), NAME, NAME), start.lsn, start.epoch, keys()) as reader:
-            yield reader, start
+        with open_slot(Slot(dsn(), NAME, NAME), reached, last.reached.epoch, keys) as reader:
+            yield reader, reached
     except psycopg.OperationalError as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
@@ -208,17 +199,8 @@ def _reading() -> Iterator[tuple[SlotReader, Start]]:
         ) from error
 
 
-def keys() -> Keys:
-    """Return the key of each table that lands."""
-    return {table_of(entity): entity.key for entity in entities(SOURCE).values()}
-
-
 def _last_landed() -> Commit | None:
     return RawZone(settings().raw_zone).pin().last_of(SOURCE)
-
-
-def _epoch(commit: Commit) -> int:
-    return int(commit.position.split("/")[0], 16)
 
 
 def _publish(connection: psycopg.Connection) -> None:
@@ -247,10 +229,3 @@ def _slot(connection: psycopg.Connection) -> tuple[int, str] | None:
         (NAME,),
     ).fetchone()
     return None if row is None else (int(row[0]), str(row[1]))
-
-
-def _flushed(connection: psycopg.Connection) -> int:
-    row = connection.execute("select (pg_current_wal_flush_lsn() - '0/0')::bigint").fetchone()
-    if row is None:
-        raise AssertionError("no row from pg_current_wal_flush_lsn()")
-    return int(row[0])

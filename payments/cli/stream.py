@@ -30,14 +30,14 @@ def stream(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     began = time.monotonic()
-    changes = 0
+    changes, position = 0, ""
     with Live(console=console, auto_refresh=False) as live:
-        for progress in follow(lambda: stopped.is_set() or _is_over(began, seconds)):
-            changes += progress.changes
+        for step in follow(lambda: stopped.is_set() or _is_over(began, seconds)):
+            changes += step.changes
+            position = position if step.position is None else str(step.position)
             table = Table("changes", "changes/s", "lag s", "lag bytes", "position")
             rate = changes / (time.monotonic() - began)
-            lag = f"{progress.lag_seconds:.2f}"
-            table.add_row(f"{changes:,}", f"{rate:,.0f}", lag, f"{progress.lag_bytes:,}", progress.position)
+            table.add_row(f"{changes:,}", f"{rate:,.0f}", f"{step.lag_seconds:.2f}", f"{step.lag_bytes:,}", position)
             live.update(table, refresh=True)
 
 

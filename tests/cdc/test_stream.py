@@ -1,6 +1,7 @@
 """Change data capture without a broker: what is committed lands once, in order, whatever dies in between."""
 
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import psycopg
 import pytest
@@ -115,6 +116,55 @@ def test_the_log_gives_what_a_snapshot_would(oltp: psycopg.Connection) -> None:
     assert any(counts.unchanged > 50 for counts in compared.entities)
 
 
+def test_a_large_value_that_the_log_does_not_repeat_is_filled(oltp: psycopg.Connection) -> None:
+    Shop(oltp).open()
+    drain()
+    name = "".join(Random(1).choices("0123456789abcdef", k=9_000))  # noqa: S311 (nothing that compresses well)
+    update = "update core.merchants set {} where merchant_id = %s"
+    oltp.execute(update.format("business_name = %s").encode(), (name, MERCHANT))
+    drain()
+    oltp.execute(update.format("country = 'DE'").encode(), (MERCHANT,))  # from what landed before
+    drain()
+    oltp.execute(update.format("country = 'IT'").encode(), (MERCHANT,))  # and from within the batch
+    oltp.execute(update.format("country = 'ES'").encode(), (MERCHANT,))
+    drain()
+    landed = rows("oltp", "merchants")[1:]
+    assert [row["country"] for row in landed] == ["FR", "DE", "IT", "ES"]
+    assert {row["business_name"] for row in landed} == {name}
+    assert [row["_unchanged_columns"] for row in landed] == [None, *['["business_name"]'] * 3]
+    assert land_oltp().entities, "and a snapshot finds nothing else"
+    assert len(rows("oltp", "merchants")) == 5
+
+
+def test_a_changed_key_is_a_deletion_and_a_creation(oltp: psycopg.Connection) -> None:
+    drain()
+    with oltp.transaction():
+        oltp.execute("set local session_replication_role = replica")  # the categories are referred to
+        oltp.execute("update core.merchant_categories set mcc = '9999' where mcc = '5812'")
+    drain()
+    (gone, made) = rows("oltp", "merchant_categories")[-2:]
+    assert [(row["_op"], row["mcc"]) for row in (gone, made)] == [("d", "5812"), ("c", "9999")]
+    assert gone["_position"] < made["_position"]
+    with oltp.transaction():
+        oltp.execute("set local session_replication_role = replica")
+        oltp.execute("update core.merchant_categories set mcc = '5812' where mcc = '9999'")
+
+
+def test_truncation_deletes_every_row_once(oltp: psycopg.Connection) -> None:
+    shop = Shop(oltp).open()
+    for name in ("one", "two", "three"):
+        shop.coupon(1_000, coupon_id=f"co_{name}")
+    drain()
+    with oltp.transaction():
+        oltp.execute("set local session_replication_role = replica")
+        oltp.execute("delete from core.coupons where coupon_id = 'co_two'")
+        oltp.execute("truncate core.coupons cascade")
+    drain()
+    ends = [(row["_op"], row["coupon_id"]) for row in rows("oltp", "coupons")[3:]]
+    assert ends == [("d", "co_two"), ("d", "co_one"), ("d", "co_three")]
+    assert latest("oltp", "coupons") == []
+
+
 class KilledError(Exception):
     """Stands for the end of the process."""
 
@@ -127,7 +177,7 @@ def test_following_lands_while_payments_go_on(oltp: psycopg.Connection) -> None:
     Shop(oltp).open()
     drain()
     traffic = ThreadPoolExecutor(max_workers=1).submit(run_traffic, tps=30, seconds=3, clients=2, seed=5)
-    landed = sum(progress.changes for progress in follow(traffic.done))
+    landed = sum(step.changes for step in follow(traffic.done))
     landed += sum(counts.read for report in drain() for counts in report.entities)
     assert traffic.result().acknowledged
     columns = "merchant_id, ledger_transaction_id, entry_no, amount_minor"

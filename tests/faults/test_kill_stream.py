@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("platform_home")
 
 
 def follow_until(stop: threading.Event) -> int:
-    return sum(progress.changes for progress in follow(stop.is_set))
+    return sum(step.changes for step in follow(stop.is_set))
 
 
 def is_under_way(traffic: Future[TrafficReport]) -> bool:
