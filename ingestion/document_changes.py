@@ -16,12 +16,12 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from payments.systems.documents.capabilities import capabilities
+from payments.systems.documents.versioned import DOCUMENTS_A_BATCH, batches, removed_on_request
 
 Document = dict[str, Any]
 OVERLAP = timedelta(seconds=60)
 """How far the cursor reads back: writers' clocks differ, and a write takes time to become visible."""
 _IDLE_MILLISECONDS = 100
-_KEYS_A_LOOKUP = 1_000
 _LOST = (9, 260, 280, 286)
 """Codes of a server that cannot resume: a token it cannot read, or one older than its log (MongoDB's error codes)."""
 
@@ -116,7 +116,7 @@ class ChangeStreamDriver:
             if error.code not in _LOST:
                 raise
             raise LostMarkError(str(error).partition(", full error")[0]) from error
-        found.on_request = tombstones(collection, found.removed)
+        found.on_request = removed_on_request(collection.database, collection.name, found.removed)
         return found
 
 
@@ -154,27 +154,17 @@ class CursorDriver:
                 break
             last = moment
             found.documents[str(document["_id"])] = document
-        requests = collection.database["deletions"].find({"deleted_at": {"$gte": since}, "collection": collection.name})
-        asked = {str(request["document_id"]) for request in requests}
-        gone = _absent(collection, sorted({*asked, *expired(datetime.now(UTC))}))
+        asked = tombstones(collection, since)
+        gone = _absent(collection, {*asked, *expired(datetime.now(UTC))})
         found.removed, found.on_request, found.mark = gone - found.documents.keys(), asked & gone, reached
         return found
 
 
-def tombstones(collection: Collection[Document], ids: set[str] | None = None) -> set[str]:
-    """Return which documents of a collection somebody asked to remove: of these ids, or (None) all of them."""
-    deletions = collection.database["deletions"]
-    if ids is None:
-        found = deletions.find(
-            {"_id": {"$gte": f"{collection.name}/", "$lt": f"{collection.name}0"}}, {"document_id": 1}
-        )
-        return {str(tombstone["document_id"]) for tombstone in found}
-    wanted = [f"{collection.name}/{document_id}" for document_id in sorted(ids)]
-    return {
-        str(tombstone["document_id"])
-        for start in range(0, len(wanted), _KEYS_A_LOOKUP)
-        for tombstone in deletions.find({"_id": {"$in": wanted[start : start + _KEYS_A_LOOKUP]}}, {"document_id": 1})
-    }
+def tombstones(collection: Collection[Document], since: datetime | None = None) -> set[str]:
+    """Return which documents of a collection somebody asked to remove, from a moment on or (None) ever."""
+    written = {} if since is None else {"deleted_at": {"$gte": since}}
+    found = collection.database["deletions"].find({**written, "collection": collection.name}, {"document_id": 1})
+    return {str(tombstone["document_id"]) for tombstone in found}
 
 
 def _take(found: Changes, event: Document) -> None:
@@ -195,9 +185,10 @@ def _take(found: Changes, event: Document) -> None:
             raise LostMarkError(f"the collection went through {event['operationType']}")
 
 
-def _absent(collection: Collection[Document], ids: Sequence[str]) -> set[str]:
-    there: set[str] = set()
-    for start in range(0, len(ids), _KEYS_A_LOOKUP):
-        wanted = {"_id": {"$in": list(ids[start : start + _KEYS_A_LOOKUP])}}
-        there |= {str(document["_id"]) for document in collection.find(wanted, {"_id": 1})}
-    return set(ids) - there
+def _absent(collection: Collection[Document], ids: set[str]) -> set[str]:
+    there = {
+        str(document["_id"])
+        for batch in batches(sorted(ids), DOCUMENTS_A_BATCH)
+        for document in collection.find({"_id": {"$in": batch}}, {"_id": 1})
+    }
+    return ids - there

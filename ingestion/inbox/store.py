@@ -11,7 +11,7 @@ is kept with the digits removed, and its own digest is not: a digest of nearly k
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -21,7 +21,7 @@ from ingestion.inbox.events import NoEventError, digest, is_same, read_event, wi
 from payments.settings import settings
 from payments.systems.documents.definitions import definition_of
 from payments.systems.documents.versioned import Document, Store, durable, insert_unless_removed
-from payments.vault import KeyRing, decrypt_field, encrypt_field, new_data_key, unwrap, wrap
+from payments.vault import KeyRing, decrypt_bytes, encrypt_bytes, new_data_key, unwrap, wrap
 
 COLLECTION = "inbox_events"
 _CONTEXT = "inbox_events.body"
@@ -106,7 +106,7 @@ def original(document: Document) -> bytes:
         DecryptionError: the key ring is another one.
     """
     data_key = unwrap(_ring(), document["body_key"], document["_id"])
-    return decrypt_field(data_key, document["body_encrypted"], _CONTEXT).encode("latin-1")
+    return decrypt_bytes(data_key, document["body_encrypted"], _CONTEXT)
 
 
 def _keep(store: Store, body: bytes, signed_at: datetime, received_at: datetime) -> tuple[Receipt, Document]:
@@ -135,7 +135,6 @@ def _document(
     document_id: str, body: bytes, facts: dict[str, Any], signed_at: datetime, received_at: datetime
 ) -> Document:
     data_key = new_data_key()
-    kept_for = timedelta(days=definition_of(COLLECTION).retention.days or 0)
     return {
         "_id": document_id,
         **facts,
@@ -143,10 +142,9 @@ def _document(
         "received_at": received_at,
         "body_sha256": digest(body),
         "body_bytes": len(body),
-        # Bytes that are no UTF-8 must come back as they were: in Latin-1 every byte is a character.
-        "body_encrypted": encrypt_field(data_key, body.decode("latin-1"), _CONTEXT),
+        "body_encrypted": encrypt_bytes(data_key, body, _CONTEXT),
         "body_key": wrap(_ring(), data_key, document_id),
-        "expire_at": received_at + kept_for,
+        "expire_at": definition_of(COLLECTION).retention.end(received_at),
         "written_at": datetime.now(UTC),
         "schema_version": 1,
     }

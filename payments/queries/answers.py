@@ -1,8 +1,10 @@
 """What every example query gives, whichever store it asks: an answer, and the plan by which it is found."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from payments.errors import UsageError
 
 Given = Mapping[str, str]
 
@@ -19,11 +21,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Access:
-    """One reading of a relation: what it reads for what, and by which index; None when it looks at all of it."""
+    """One reading of a relation: what it reads for what, and by which index; None when it looks at all of it.
+
+    ``plan`` is the plan of this access alone, where the store tells one for each.
+    """
 
     relation: str
     what: str
     index: str | None
+    plan: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,3 +59,11 @@ class Query:
     parameters: tuple[str, ...]
     answer: Callable[[Given, int], Answer]
     plan: Callable[[Given], Plan]
+
+
+def refuse_strangers(query: str, given: Given, known: Iterable[str]) -> None:
+    """Raise UsageError when a parameter is given that the query does not have."""
+    names = list(known)
+    if strangers := sorted(given.keys() - set(names)):
+        told = ", ".join(names) or "none"
+        raise UsageError(f"{query} has no parameter {', '.join(strangers)} (there are: {told}).")

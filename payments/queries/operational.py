@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from payments.errors import UsageError
-from payments.queries.answers import Access, Answer, Given, Plan, Query
+from payments.queries.answers import Access, Answer, Given, Plan, Query, refuse_strangers
 from payments.settings import PROJECT_ROOT
 from payments.systems.oltp.connection import connect
 
@@ -116,9 +116,7 @@ def _execute(
 
 
 def _values(connection: psycopg.Connection, query: OperationalQuery, given: Given) -> dict[str, str]:
-    if strangers := sorted(given.keys() - set(query.parameters)):
-        known = ", ".join(query.parameters) or "none"
-        raise UsageError(f"{query.name} has no parameter {', '.join(strangers)} (there are: {known}).")
+    refuse_strangers(query.name, given, query.parameters)
     now = datetime.now(UTC)
     moments = {name: (now - timedelta(days=days)).isoformat() for name, days in _DAYS_BACK.items()}
     values = {name: moments[name] for name in query.parameters if name in moments} | dict(given)

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from payments.errors import UsageError
-from payments.queries.answers import Access, Answer, Given, Plan, Query
+from payments.queries.answers import Access, Answer, Given, Plan, Query, refuse_strangers
 from payments.settings import PROJECT_ROOT, settings
 
 STORE = "warehouse"
@@ -58,8 +58,7 @@ def _accesses(node: dict[str, Any]) -> Iterator[Access]:
 @contextmanager
 def _asking(name: str, given: Given) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
     """Give the warehouse, opened for reading, and the SQL of an analysis."""
-    if given:
-        raise UsageError(f"{name} has no parameters: leave --set out.")
+    refuse_strangers(name, given, ())
     path = settings().warehouse_path
     if not path.is_file():
         raise UsageError(f"There is no warehouse at {path}: run dbt build.")

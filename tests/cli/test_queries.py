@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from payments.cli import app
 from payments.errors import UsageError
 from payments.queries.catalogue import all_queries, query_named
+from payments.queries.pipelines import document_queries
 from payments.settings import PROJECT_ROOT
-from payments.systems.documents.queries import document_queries
 
 # What psql would be told; the store is empty, so any value of the right type will do.
 VALUES = {"subject_id": "00000000-0000-0000-0000-000000000000", "first_xid": "1", "last_xid": "2"}

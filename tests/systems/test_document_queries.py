@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from payments.cli import app
 from payments.errors import UsageError
 from payments.queries.catalogue import query_named
+from payments.queries.pipelines import DocumentQuery, Value, document_queries, parameter_values, run
+from payments.queries.plans import accesses
 from payments.systems.documents.client import database
 from payments.systems.documents.collections import apply_collections
 from payments.systems.documents.definitions import definition_of
-from payments.systems.documents.plans import accesses
-from payments.systems.documents.queries import DocumentQuery, Value, document_queries, parameter_values, run
 from tests.conftest import Servers
 from tests.systems.documents_for_queries import CUSTOMERS, MERCHANTS, Store, documents
 from tests.systems.query_answers import ANSWERS
@@ -100,7 +100,7 @@ def test_a_query_gives_the_answer_of_plain_python(filled: Filled, query: Documen
 def test_a_query_reads_by_the_indexes_that_it_names(filled: Filled, query: DocumentQuery) -> None:
     pipeline = query.bound(parameter_values(filled.store, query, {}))
     found = accesses(filled.store, query.collection, pipeline)
-    assert {f"{access.collection}.{access.index}" for access in found} == set(query.indexes)
+    assert {f"{access.relation}.{access.index}" for access in found} == set(query.indexes)
     lookups = [stage["$lookup"] for stage in pipeline if "$lookup" in stage]
     assert len(found) == 1 + len(lookups)
     for lookup in lookups:

@@ -9,7 +9,7 @@ from pymongo.errors import ConfigurationError, OperationFailure
 
 from payments.systems.documents.client import DATABASE
 
-_PROBE = "capability_probe"
+PROBE = "capability_probe"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def _has_transactions(client: MongoClient[dict[str, Any]]) -> bool:
     try:
         # A server may know the words and refuse only at the end: so one read is carried through to its commit.
         with client.start_session() as session, session.start_transaction():
-            client[DATABASE][_PROBE].find_one({}, session=session)
+            client[DATABASE][PROBE].find_one({}, session=session)
     except (OperationFailure, ConfigurationError) as error:
         if error.has_error_label("TransientTransactionError"):
             raise

@@ -5,6 +5,7 @@ is read, how it spreads over machines and how long documents stay. The validator
 schema version, the fields that all documents have, and the ban on card numbers.
 """
 
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ class Retention(_Strict):
 
     days: int | None
     why: str
+
+    def end(self, moment: datetime) -> datetime | None:
+        """Return when a document of a moment may go: ``expire_at``; None for no end."""
+        return None if self.days is None else moment + timedelta(days=self.days)
 
 
 class SchemaVersion(_Strict):

@@ -10,7 +10,7 @@ from pymongo.uri_parser import parse_uri
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems import processes
-from payments.systems.documents.capabilities import capabilities
+from payments.systems.documents.capabilities import PROBE, capabilities
 from payments.systems.documents.client import DATABASE, client, database, uri
 from payments.systems.documents.secantus import document_server
 from payments.systems.folders import folder_bytes, remove_server_folder
@@ -112,7 +112,7 @@ def _is_alone(hello: dict[str, Any]) -> bool:
 def _understands(found: MongoClient[dict[str, Any]], query: dict[str, Any]) -> bool:
     """Say whether the server knows an operator; on a collection without documents other refusals do not count."""
     try:
-        list(found[DATABASE]["capability_probe"].find(query, limit=1))
+        list(found[DATABASE][PROBE].find(query, limit=1))
     except OperationFailure as error:
         text = str(error)
         return "unknown" not in text and "globalScriptEngine" not in text

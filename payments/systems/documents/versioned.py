@@ -15,7 +15,7 @@ owner's fields only. What it says of other fields counts when the document is ne
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from typing import Any, TypeVar
@@ -137,7 +137,7 @@ def insert_unless_removed(
     Raises:
         pymongo.errors.DuplicateKeyError: there is one.
     """
-    if store["deletions"].find_one({"_id": f"{collection}/{document['_id']}"}, {"_id": 1}, session=session):
+    if removed_on_request(store, collection, [document["_id"]], session):
         return False
     store[collection].insert_one(dict(document), session=session)
     return session is not None or not withdraw_removed(store, collection, [document["_id"]])
@@ -267,7 +267,6 @@ def _set_owned(store: Store, step: SetOwned, session: ClientSession | None) -> O
 def _remove(store: Store, step: Remove, session: ClientSession | None) -> Outcome:
     """Write the tombstones, then remove: a loader that sees the document gone finds out why."""
     now = datetime.now(UTC)
-    kept = definition_of("deletions").retention.days or 0
     tombstones = [
         {
             "_id": f"{step.collection}/{document_id}",
@@ -275,7 +274,7 @@ def _remove(store: Store, step: Remove, session: ClientSession | None) -> Outcom
             "document_id": document_id,
             "reason": step.reason,
             "deleted_at": now,
-            "expire_at": now + timedelta(days=kept),
+            "expire_at": definition_of("deletions").retention.end(now),
             "schema_version": 1,
         }
         for document_id in step.ids
@@ -287,12 +286,26 @@ def _remove(store: Store, step: Remove, session: ClientSession | None) -> Outcom
     return Outcome.WRITTEN if gone.deleted_count else Outcome.MISSING
 
 
+def removed_on_request(
+    store: Store, collection: str, ids: Iterable[str], session: ClientSession | None = None
+) -> set[str]:
+    """Return which of the documents somebody asked to remove: those that have a tombstone."""
+    return {
+        stone["document_id"]
+        for batch in batches(ids, DOCUMENTS_A_BATCH)
+        for stone in store["deletions"].find(
+            {"_id": {"$in": [f"{collection}/{document_id}" for document_id in batch]}},
+            {"document_id": 1},
+            session=session,
+        )
+    }
+
+
 def withdraw_removed(store: Store, collection: str, ids: Sequence[str]) -> bool:
     """Remove those of the documents that have a tombstone; return whether any has."""
-    names = [f"{collection}/{document_id}" for document_id in ids]
-    removed = [stone["document_id"] for stone in store["deletions"].find({"_id": {"$in": names}})]
+    removed = removed_on_request(store, collection, ids)
     if removed:
-        store[collection].delete_many({"_id": {"$in": removed}})
+        store[collection].delete_many({"_id": {"$in": sorted(removed)}})
     return bool(removed)
 
 
@@ -312,8 +325,7 @@ def _upsert_batch(store: Store, collection: str, newest: Mapping[str, Upsert]) -
             changed.append(step)
         else:
             counts[Outcome.REPEATED if stored[document_id] == version else Outcome.STALE] += 1
-    names = [f"{collection}/{step.document['_id']}" for step in fresh]
-    removed = {stone["document_id"] for stone in store["deletions"].find({"_id": {"$in": names}})} if names else set()
+    removed = removed_on_request(store, collection, [step.document["_id"] for step in fresh])
     counts[Outcome.REMOVED] += len(removed)
     fresh = [step for step in fresh if step.document["_id"] not in removed]
     written, raced = _insert_batch(store, collection, fresh)

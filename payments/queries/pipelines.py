@@ -1,13 +1,12 @@
 """The example queries of the document store: aggregation pipelines in ``analyses/documents``, one YAML file each.
 
 A pipeline names a parameter as ``{$param: name}``. Its first stage is a ``$match`` that one index serves, and it joins
-other collections only by ``$lookup`` on a field that leads an index there; :mod:`payments.systems.documents.plans`
+other collections only by ``$lookup`` on a field that leads an index there; :mod:`payments.queries.plans`
 checks both. Further conditions stand in a second ``$match``: the embedded server finds an index only for a filter that
 it covers. Fields of an array's elements are read by ``$map``, as the embedded server follows no path through an array.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from payments.errors import UsageError
+from payments.queries.answers import Answer, refuse_strangers
 from payments.settings import PROJECT_ROOT
 
 FOLDER = PROJECT_ROOT / "analyses" / "documents"
@@ -132,15 +132,6 @@ class DocumentQuery(_Strict):
         return filled
 
 
-@dataclass(frozen=True)
-class DocumentAnswer:
-    """The rows of a query, a value a column (None where a document has none), and the parameters they are for."""
-
-    columns: list[str]
-    rows: list[list[Any]]
-    parameters: dict[str, Value]
-
-
 @cache
 def document_queries(folder: Path = FOLDER) -> tuple[DocumentQuery, ...]:
     """Return the queries in a folder, ordered by name.
@@ -166,9 +157,7 @@ def parameter_values(
     Raises:
         UsageError: the query has no such parameter, a value does not fit, or there is nothing to take a default from.
     """
-    if strangers := sorted(given.keys() - query.parameters.keys()):
-        known = ", ".join(query.parameters) or "none"
-        raise UsageError(f"{query.name} has no parameter {', '.join(strangers)} (there are: {known}).")
+    refuse_strangers(query.name, given, query.parameters)
     values: dict[str, Value] = {}
     for name, parameter in query.parameters.items():
         if name in given:
@@ -182,21 +171,19 @@ def parameter_values(
     return values
 
 
-def run(
-    store: Database[dict[str, Any]], query: DocumentQuery, values: Mapping[str, Value], limit: int
-) -> DocumentAnswer:
-    """Run a query and return at most ``limit`` rows.
+def run(store: Database[dict[str, Any]], query: DocumentQuery, values: Mapping[str, Value], limit: int) -> Answer:
+    """Run a query and return at most ``limit`` rows, a value a column (None where a document has none).
 
     Raises:
         UsageError: the server refuses it.
     """
     try:
-        documents = list(store[query.collection].aggregate([*query.bound(values), {"$limit": limit}]))
+        documents = list(store[query.collection].aggregate([*query.bound(values), {"$limit": limit + 1}]))
     except PyMongoError as error:
         reason = str(error).splitlines()[0].partition(", full error:")[0]
         raise UsageError(f"{query.name} cannot be run: {reason}") from error
-    rows = [[document.get(column) for column in query.columns] for document in documents]
-    return DocumentAnswer(list(query.columns), rows, dict(values))
+    rows = [[document.get(column) for column in query.columns] for document in documents[:limit]]
+    return Answer(list(query.columns), rows, dict(values), len(documents) > limit)
 
 
 def _default(store: Database[dict[str, Any]], default: Default, values: Mapping[str, Value]) -> Value | None:

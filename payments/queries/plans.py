@@ -5,27 +5,17 @@ every document is asked for. Stages that read another collection in any other wa
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from pymongo.database import Database
 
-from payments.systems.documents.queries import Pipeline
+from payments.queries.answers import Access
+from payments.queries.pipelines import Pipeline
 
 _BY_INDEX = {"IXSCAN", "IDHACK", "EXPRESS_IXSCAN", "EXPRESS_CLUSTERED_IXSCAN", "COUNT_SCAN", "DISTINCT_SCAN"}
 _NOTHING_READ = "EOF"
 _READS_WHOLE = ("$unionWith", "$graphLookup")
 _ANY_KEY = "x"  # every field that a pipeline joins by is a text
-
-
-@dataclass(frozen=True)
-class Access:
-    """One reading of a collection: for what, by which index (None: every document is looked at), and the plan."""
-
-    collection: str
-    what: str
-    index: str | None
-    plan: dict[str, Any]
 
 
 def accesses(store: Database[dict[str, Any]], collection: str, pipeline: Pipeline) -> list[Access]:
