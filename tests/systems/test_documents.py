@@ -13,6 +13,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, WriteError
 
 from payments.errors import UsageError
+from payments.systems.documents.capabilities import Capabilities
 from payments.systems.documents.client import database
 from payments.systems.documents.collections import apply_collections, drift, indexes_afterwards
 from payments.systems.documents.definitions import (
@@ -172,6 +173,21 @@ def test_indexes_come_back_after_an_error_in_the_load(documents: Store) -> None:
     with pytest.raises(WriteError), indexes_afterwards("sessions"):
         documents["sessions"].insert_one({"_id": "sess_1"})
     assert documents["sessions"].index_information() == before
+
+
+def test_without_change_streams_the_loader_reads_by_an_index_of_its_own(
+    documents: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("payments.systems.documents.collections.capabilities", lambda _: Capabilities(False, False))
+        changes = apply_collections()
+        assert "sessions: index by_written made" in changes
+        assert not any("models" in change for change in changes), "it never lands"
+        since = {"written_at": {"$gte": NOW}}
+        plan = documents["sessions"].find(since).sort("written_at", 1).explain()["queryPlanner"]["winningPlan"]
+        assert plan.get("inputStage", plan)["indexName"] == "by_written"
+        assert drift() == []
+    assert "sessions: index by_written dropped" in apply_collections()
 
 
 def test_times_are_aware(documents: Store) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 from pymongo.database import Database
 
+from payments.systems.documents.capabilities import capabilities
 from payments.systems.documents.client import database
 from payments.systems.documents.definitions import FOLDER, CollectionDefinition, Index, collection_definitions
 
 _GRIDFS = ("files", "chunks")
 _IDENTITY = "store_identity"
+_CURSOR = Index(name="by_written", keys={"written_at": 1}, serves="what was written since the last landing")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def indexes_afterwards(name: str) -> Iterator[None]:
     store = database()
     definition = next(found for found in collection_definitions() if found.collection == name)
     if store[name].find_one({}, {"_id": 1}) is None:
-        for index in store[name].index_information().keys() & {index.name for index in definition.all_indexes}:
+        for index in store[name].index_information().keys() & {index.name for index in _indexes(store, definition)}:
             store[name].drop_index(index)
     try:
         yield
@@ -109,7 +111,7 @@ def _changes(
     }
     if options is None:
         create = [Change(f"{name}: missing", f"{name}: created", lambda: store.create_collection(name, **rules))]
-        return create + [_make_index(store, name, index, found=None) for index in definition.all_indexes]
+        return create + [_make_index(store, name, index, found=None) for index in _indexes(store, definition)]
     changes = []
     # A server tells only what differs from its own default, which is what the files want.
     found = {"validationLevel": "strict", "validationAction": "error", **options}
@@ -126,16 +128,24 @@ def _changes(
 def _index_changes(store: Database[dict[str, Any]], definition: CollectionDefinition) -> list[Change]:
     name = definition.collection
     present = store[name].index_information()
-    wanted = {index.name for index in definition.all_indexes}
+    indexes = _indexes(store, definition)
+    wanted = {index.name for index in indexes}
     changes = [
         _make_index(store, name, index, present.get(index.name))
-        for index in definition.all_indexes
+        for index in indexes
         if not _is_as_defined(present.get(index.name), index)
     ]
     for stray in sorted(present.keys() - wanted - {"_id_"}):
         drop = partial(store[name].drop_index, stray)
         changes.append(Change(f"{name}: no file defines index {stray}", f"{name}: index {stray} dropped", drop))
     return changes
+
+
+def _indexes(store: Database[dict[str, Any]], definition: CollectionDefinition) -> tuple[Index, ...]:
+    """Return the indexes of a collection on this server: without change streams its loader needs one more."""
+    if not definition.is_landed or capabilities(store.client).change_streams:
+        return definition.all_indexes
+    return (*definition.all_indexes, _CURSOR)
 
 
 def _is_as_defined(found: Mapping[str, Any] | None, index: Index) -> bool:
