@@ -165,6 +165,38 @@ def test_truncation_deletes_every_row_once(oltp: psycopg.Connection) -> None:
     assert latest("oltp", "coupons") == []
 
 
+def test_a_slot_that_somebody_moved_means_a_snapshot(oltp: psycopg.Connection) -> None:
+    Shop(oltp).open()
+    drain()
+    oltp.execute("update core.customers set city = 'Paris' where merchant_id = %s", (MERCHANT,))
+    oltp.execute("select pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", (NAME,))
+    drain()
+    assert pin().commits[-1].kind == "snapshot"
+    assert [row["city"] for row in rows("oltp", "customers")] == ["Lyon", "Paris"]
+    assert drain() == [], "it goes on from there"
+
+
+def test_an_idle_stream_lets_the_server_forget_log_of_others(
+    oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirmed = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s"
+    drain()
+    (before,) = oltp.execute(confirmed, (NAME,)).fetchone() or (0,)
+    monkeypatch.setattr("ingestion.cdc.stream._IDLE_BYTES", 100_000)
+    oltp.execute("create table core.noise as select repeat('x', 1000) as n from generate_series(1, 500)")
+    oltp.execute("drop table core.noise")
+    (written,) = oltp.execute("select (pg_current_wal_flush_lsn() - '0/0')::bigint").fetchone() or (0,)
+
+    def is_told() -> bool:
+        last = pin().commits[-1]
+        return last.kind == "log" and last.entities == [] and int(last.parameters["lsn"]) >= written
+
+    assert not any(step.changes for step in follow(is_told))
+    (after,) = oltp.execute(confirmed, (NAME,)).fetchone() or (0,)
+    assert before < written <= after
+    assert drain() == []
+
+
 class KilledError(Exception):
     """Stands for the end of the process."""
 
