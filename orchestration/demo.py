@@ -49,10 +49,19 @@ def run_platform_job(transactions: int, days: int, seed: int) -> dict[str, float
             job = defs().resolve_job_def("platform").with_hooks({announce})
             result = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
             stats = instance.get_run_step_stats(result.run_id)
-    failed = [str(event.step_key) for event in result.get_step_failure_events()]
-    if failed or not result.success:
-        raise UsageError(f"the job failed in {', '.join(failed)}: see {log}, or run {result.run_id} in 'make ui'")
+    failures = result.get_step_failure_events()
+    if failures or not result.success:
+        told = "".join(f" ({reason})" for event in failures[:1] if (reason := _reason(event)))
+        failed = ", ".join(str(event.step_key) for event in failures)
+        raise UsageError(f"the job failed in {failed}{told}: see {log}, or run {result.run_id} in 'make ui'")
     return {s.step_key: s.end_time - s.start_time for s in stats if s.start_time and s.end_time}
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    """Return what a step says that the user can mend, such as a port that is taken; empty for other failures."""
+    error = event.step_failure_data.error
+    cause = None if error is None else error.cause or error
+    return "" if cause is None or cause.cls_name != UsageError.__name__ else cause.message.partition(": ")[2].strip()
 
 
 def _table(title: str, *header: str) -> Table:

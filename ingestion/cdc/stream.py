@@ -110,15 +110,7 @@ def has_read(reader: SlotReader, target: int) -> bool:
 def prepare() -> list[LandingReport]:
     """Make publication and slot where they are missing, and land a snapshot unless one is younger than the slot."""
     with connect(autocommit=True) as connection:
-        _publish(connection)
-        slot = _slot(connection)
-        if slot is None:
-            # A transaction of its own: a slot cannot be made in one that has written.
-            connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput', failover => true)", (NAME,))
-            slot = _slot(connection)
-        if slot is None:
-            raise AssertionError("the slot that was made is not there")
-        confirmed, wal_status = slot
+        confirmed, wal_status = _slot_made(connection)
         if wal_status == "lost":
             raise UsageError(
                 f"The replication slot {NAME} is lost: the server dropped log that was not read. Drop the slot "
@@ -201,6 +193,25 @@ def _reading() -> Iterator[tuple[SlotReader, int]]:
 
 def _last_landed() -> Commit | None:
     return RawZone(settings().raw_zone).pin().last_of(SOURCE)
+
+
+def _slot_made(connection: psycopg.Connection) -> tuple[int, str]:
+    """Make publication and slot where they are missing; return how far the slot was read, and how its log is."""
+    try:
+        _publish(connection)
+        slot = _slot(connection)
+        if slot is None:
+            # A transaction of its own: a slot cannot be made in one that has written.
+            connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput', failover => true)", (NAME,))
+            slot = _slot(connection)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        message = error.diag.message_primary
+        raise UsageError(f"The operational store lacks what is to be streamed ({message}): run payments up.") from error
+    except psycopg.Error as error:
+        raise UsageError(f"The operational store gives no log to read: {error.diag.message_primary}.") from error
+    if slot is None:
+        raise AssertionError("the slot that was made is not there")
+    return slot
 
 
 def _publish(connection: psycopg.Connection) -> None:

@@ -6,6 +6,7 @@ gives is taken from an example row of the table, a moment from the clock.
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -80,39 +81,38 @@ def queries() -> list[Query]:
 
 
 def _answer(query: OperationalQuery, given: Given, limit: int) -> Answer:
-    with _reading() as connection:
+    with _reading(query) as connection:
         values = _values(connection, query, given)
-        cursor = _execute(connection, query, query.bindable, values)
+        cursor = _execute(connection, query.bindable, values)
         rows = [list(row) for row in cursor.fetchmany(limit + 1)]
         columns = [column.name for column in cursor.description or ()]
     return Answer(columns, rows[:limit], values, len(rows) > limit)
 
 
 def _plan(query: OperationalQuery, given: Given) -> Plan:
-    with _reading() as connection:
+    with _reading(query) as connection:
         values = _values(connection, query, given)
-        row = _execute(connection, query, f"explain (format json, verbose) {query.bindable}", values).fetchone()
-        lines = _execute(connection, query, f"explain {query.bindable}", values).fetchall()
+        row = _execute(connection, f"explain (format json, verbose) {query.bindable}", values).fetchone()
+        lines = _execute(connection, f"explain {query.bindable}", values).fetchall()
     if row is None:
         raise UsageError(f"PostgreSQL gives no plan of {query.name}.")
     return Plan(list(_accesses(row[0][0]["Plan"])), "\n".join(line for (line,) in lines))
 
 
-def _reading() -> psycopg.Connection:
-    connection = connect()
-    connection.read_only = True
-    return connection
+@contextmanager
+def _reading(query: OperationalQuery) -> Iterator[psycopg.Connection]:
+    """Open the store for reading; what it refuses there becomes one line."""
+    with connect() as connection:
+        connection.read_only = True
+        try:
+            yield connection
+        except psycopg.Error as error:
+            raise UsageError(f"{query.name} cannot be run: {str(error).splitlines()[0]}") from error
 
 
-def _execute(
-    connection: psycopg.Connection, query: OperationalQuery, text: str, values: Given
-) -> psycopg.Cursor[tuple[Any, ...]]:
+def _execute(connection: psycopg.Connection, text: str, values: Given) -> psycopg.Cursor[tuple[Any, ...]]:
     # The client binds the parameters as texts without a type, as psql does with its variables.
-    cursor = psycopg.ClientCursor(connection)
-    try:
-        return cursor.execute(text.encode(), dict(values))
-    except psycopg.Error as error:
-        raise UsageError(f"{query.name} cannot be run: {str(error).splitlines()[0]}") from error
+    return psycopg.ClientCursor(connection).execute(text.encode(), dict(values))
 
 
 def _values(connection: psycopg.Connection, query: OperationalQuery, given: Given) -> dict[str, str]:

@@ -10,8 +10,11 @@ from ingestion.cdc.slot import SlotReader
 from ingestion.cdc.stream import NAME, drain, follow
 from ingestion.oltp import land_oltp
 from ingestion.raw_zone import BatchFiles
+from payments.errors import UsageError
+from payments.queries.catalogue import query_named
+from payments.settings import settings
 from payments.simulation.traffic import run_traffic
-from payments.systems.oltp.connection import connect
+from payments.systems.oltp.connection import connect, dsn
 from tests.ingestion.raw import latest, pin, rows
 from tests.systems.shop import MERCHANT, Shop
 
@@ -195,6 +198,15 @@ def test_an_idle_stream_lets_the_server_forget_log_of_others(
     (after,) = oltp.execute(confirmed, (NAME,)).fetchone() or (0,)
     assert before < written <= after
     assert drain() == []
+
+
+def test_a_store_without_the_schema_is_one_line(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAYMENTS_OLTP_DSN", dsn("postgres"))
+    settings.cache_clear()
+    with pytest.raises(UsageError, match="lacks what is to be streamed .* run payments up"):
+        drain()
+    with pytest.raises(UsageError, match="charges-of-a-merchant cannot be run: relation"):
+        query_named("charges-of-a-merchant").answer({}, 1)
 
 
 class KilledError(Exception):
