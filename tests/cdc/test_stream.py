@@ -203,7 +203,7 @@ def test_an_idle_stream_lets_the_server_forget_log_of_others(
 def test_a_store_without_the_schema_is_one_line(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAYMENTS_OLTP_DSN", dsn("postgres"))
     settings.cache_clear()
-    with pytest.raises(UsageError, match="lacks what is to be streamed .* run payments up"):
+    with pytest.raises(UsageError, match=r"lacks what is to be streamed .* run payments up"):
         drain()
     with pytest.raises(UsageError, match="charges-of-a-merchant cannot be run: relation"):
         query_named("charges-of-a-merchant").answer({}, 1)
