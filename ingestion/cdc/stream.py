@@ -201,6 +201,10 @@ def _begin_generation(connection: psycopg.Connection, point: SnapshotPoint, last
 def land(batch: LogBatch) -> LandingReport:
     """Land transactions in one batch, with the position that they reach."""
     with _log_batch(batch.epoch, batch.end_lsn) as files:
+        last = files.pin.last_of(SOURCE)
+        if last is not None and (last.reached.epoch, int(last.parameters["lsn"])) != (batch.epoch, batch.start_lsn):
+            # The server took the slot from this process, which stood still, and gave it to another.
+            raise UsageError("Another stream has landed what this one holds: one stream at a time, stop one of them.")
         files.source_at = batch.committed_at
         stopped = _stopped(files.pin.last_of(SOURCE))
         for entity in entities(SOURCE).values():

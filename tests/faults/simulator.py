@@ -43,7 +43,12 @@ _STREAM = "ingestion.cdc.stream"
 _READER = "ingestion.cdc.slot.SlotReader"
 _FILES = "ingestion.raw_zone"
 # Small batches, so that a small load makes many of them.
-PACE = {f"{_STREAM}.SECONDS_A_BATCH": 0.05, f"{_STREAM}.CHANGES_A_BATCH": 60}
+PACE = {
+    f"{_STREAM}.SECONDS_A_BATCH": 0.05,
+    f"{_STREAM}.CHANGES_A_BATCH": 60,
+    "ingestion.cdc.slot.PIECE_MESSAGES": 25,
+    "ingestion.cdc.snapshot.RANGE_BYTES": 300_000,
+}
 # Where a stream is killed: function, and up to which of its calls.
 POINTS = {
     f"{_STREAM}.land": 3,
@@ -54,11 +59,12 @@ POINTS = {
     f"{_READER}.acknowledge": 3,
 }
 SNAPSHOT_POINTS = {
-    f"{_STREAM}._slot_made": 1,
-    "ingestion.oltp._copy": 30,
-    "ingestion.landing.Landing.land": 30,
+    f"{_STREAM}._begin_generation": 1,
+    "ingestion.cdc.snapshot._export": 6,
+    "ingestion.cdc.snapshot._land": 6,
+    "ingestion.landing.Landing.land": 40,
     f"{_FILES}._sync": 60,
-    f"{_FILES}.BatchFiles._move_commit": 1,
+    f"{_FILES}.BatchFiles._move_commit": 6,
 }
 ALTERATIONS = (
     ("core.customers", "alter table core.customers add column loyalty text"),
@@ -457,17 +463,13 @@ class Simulation:
             for statement in statements:
                 connection.execute(statement.encode())
         self._work_through_a_slot_being_made()
-        self.resnapshot(is_lost=name == "slot lost")
+        refused = self.once()
+        if refused.process.exitcode != 2 or "--resnapshot" not in refused.told():
+            raise ViolationError(f"{name}: the stream ended with {refused.process.exitcode}: {refused.told()}")
+        if self.draw.random() < 0.5:
+            self.once("--resnapshot", failures=(self._drawn_failure(SNAPSHOT_POINTS),))
+        self.drain("--resnapshot")
         self.excuse_since(landed)
-
-    def resnapshot(self, *, is_lost: bool) -> None:
-        """Begin anew with a snapshot after the log was lost."""
-        if is_lost:
-            refused = self.once()
-            if refused.process.exitcode != 2:
-                raise ViolationError(f"a lost slot ended with {refused.process.exitcode}: {refused.told()}")
-            self.world.drop_slot()
-        self.drain()
 
     def altered(self) -> None:
         table, statement = self.draw.choice(ALTERATIONS)
@@ -624,7 +626,8 @@ def main() -> int:
         for seed in range(given.seed, given.seed + given.seeds):
             began = time.monotonic()
             try:
-                print(f"seed {seed}: {'; '.join(play(found, seed))} ({time.monotonic() - began:.1f} s)", flush=True)
+                played = play(found, seed)
+                print(f"seed {seed}: {'; '.join(played)} ({time.monotonic() - began:.1f} s)", flush=True)
             except ViolationError as error:
                 failed += 1
                 print(f"FAILED {error}", flush=True)
