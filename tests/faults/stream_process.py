@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 _FORK_SERVER = multiprocessing.get_context("forkserver")
-_FORK_SERVER.set_forkserver_preload(["__main__", "tests.faults.stream_process", "payments.cli", "ingestion.cdc.stream"])
+_FORK_SERVER.set_forkserver_preload(["__main__", "tests.faults.preloaded"])
 
 
 @dataclass(frozen=True)
