@@ -29,10 +29,13 @@ from ingestion.cdc.schemas import TableView
 from ingestion.contracts import Column, Entity
 from ingestion.raw_zone import Position
 from payments.errors import UsageError
+from payments.systems.processes import wait_until
 
 PIECE_MESSAGES = 50_000
 PIECE_BYTES = 32 * 1024 * 1024
 _STATUS_SECONDS = 5.0
+_END_SECONDS = 5.0
+_TAKE_OVER_SECONDS = 5.0
 _EPOCH_SECONDS = 946_684_800  # 2000-01-01, from which the protocol counts
 _WAL_DATA, _KEEPALIVE = ord("w"), ord("k")
 _ROW_KINDS = frozenset(b"IUD")
@@ -115,6 +118,20 @@ class SlotReader:
         The server is told by the next :meth:`collect`, or when the slot is closed.
         """
         self._acknowledged = max(self._acknowledged, end_lsn)
+
+    def end(self, seconds: float) -> None:
+        """End the stream in order: the server has heard of all that was acknowledged, unless that takes too long."""
+        self._tell(must_answer=False)
+        self.connection.put_copy_end()
+        self.connection.flush()
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            count, _ = self.connection.get_copy_data(1)
+            if count < 0:
+                return
+            if count == 0:
+                select.select([self.connection.socket], [], [], left)
+                self.connection.consume_input()
 
     def has_read(self, target: int | None) -> bool:
         """Say whether every transaction that committed before a place of the log has come."""
@@ -246,13 +263,23 @@ def open_slot(slot: Slot, start_lsn: int, epoch: int, views: Views, folder: Path
         )
         if connection.status != pq.ConnStatus.OK:
             raise UsageError(f"PostgreSQL cannot be reached for replication: {_reason(connection)}.")
-        if connection.exec_(statement.as_bytes()).status != pq.ExecStatus.COPY_BOTH:
+        # The server takes a moment to notice that a reader was killed.
+        if not wait_until(lambda: _starts(connection, statement), _TAKE_OVER_SECONDS):
             raise UsageError(f"The replication slot {slot.name} cannot be read: {_reason(connection)}.")
         reader = SlotReader(connection, epoch, start_lsn, views, ChangeTables(folder))
         yield reader
-        reader._tell_what_is_new()
+        reader.end(_END_SECONDS)
     finally:
         connection.finish()
+
+
+def _starts(connection: PGconn, statement: sql.Composable) -> bool:
+    """Start the stream and return True; return False while somebody reads the slot. Any other refusal is final."""
+    if connection.exec_(statement.as_bytes()).status == pq.ExecStatus.COPY_BOTH:
+        return True
+    if "is active for PID" in connection.get_error_message():
+        return False
+    raise UsageError(f"The replication slot cannot be read: {_reason(connection)}.")
 
 
 def _reason(connection: PGconn) -> str:

@@ -85,8 +85,8 @@ def _ranges(commit: Commit) -> list[Range]:
 def land_snapshot(missing: Sequence[Range]) -> Iterator[LandingReport]:
     """Land ranges of entities, batch by batch, from one state of the server.
 
-    A table that cannot be read any more is left out and noted as stopped. Raises ``UsageError`` when the store cannot be
-    reached or refuses to be read.
+    A table that cannot be read any more is left out and noted as stopped. Raises ``UsageError`` when the store cannot
+    be reached or refuses to be read.
     """
     pin = RawZone(settings().raw_zone).pin()
     with ExitStack() as stack:
