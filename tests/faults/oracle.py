@@ -5,10 +5,11 @@ Nothing of the code under test is asked but the contract: which tables land, wit
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ from ingestion.contracts import Entity, entities
 from ingestion.oltp import table_of
 from tests.faults.workload import Event
 
+_RENAMED = {"is_valid": "is_usable"}
+"""The names that columns of the contract get in some seeds."""
 Key = tuple[str | None, ...]
 State = tuple[str | None, ...] | None
 """The values of a row as texts in the order of its columns; None when it is gone."""
+
+History = list[tuple[State, bool]]
+"""The states of a key in the order in which they were committed, and whether the log need not tell them."""
 
 
 @dataclass(frozen=True)
@@ -44,49 +50,76 @@ class Expected:
     """Places in ``events``."""
 
 
-def violations(connection: psycopg.Connection, raw: Path, expected: Expected, planted: int = 0) -> list[str]:
+@dataclass(frozen=True)
+class Zone:
+    """A raw zone as its records say: the last checkpoint (none is empty) and the commits after it."""
+
+    root: Path
+    checkpoint: dict[str, Any]
+    commits: list[dict[str, Any]]
+
+    def files(self, folder: str) -> list[Path]:
+        """Return the files of a folder (``data/oltp/charges``)."""
+        names = [file["name"] for file in self.checkpoint.get("files", {}).get(folder, [])]
+        for commit in self.commits:
+            for part in commit["entities"]:
+                if folder == f"data/{commit['source']}/{part['entity']}":
+                    names += part["files"]
+        return [self.root / name for name in names]
+
+    def batches(self) -> list[dict[str, Any]]:
+        """Return what each batch counted, an entity at a time, also of the batches that were merged."""
+        merged = [row for path in self.files("data/platform/batches") for row in pq.read_table(path).to_pylist()]
+        counts = ("read", "accepted", "unchanged", "quarantined")
+        return [
+            *({name: row[f"{name}_count"] for name in counts} | {"entity": row["entity"]} for row in merged),
+            *(part for commit in self.commits for part in commit["entities"]),
+        ]
+
+
+def read_zone(raw: Path) -> Zone:
+    """Return what the records of a raw zone say."""
+    checkpoints = sorted((raw / "checkpoints").glob("[0-9]*.json"))
+    checkpoint = json.loads(checkpoints[-1].read_bytes()) if checkpoints else {"sequence": 0}
+    first = f"{checkpoint['sequence'] + 1:012d}.json"
+    records = [path for path in sorted((raw / "commits").glob("[0-9]*.json")) if path.name >= first]
+    return Zone(raw, checkpoint, [json.loads(path.read_bytes()) for path in records])
+
+
+def reached(raw: Path) -> int:
+    """Return the place of the log up to which it has landed; 0 when nothing has."""
+    try:
+        zone = read_zone(raw)
+    except FileNotFoundError:  # a checkpoint replaced a record meanwhile
+        return 0
+    known = sorted((*zone.checkpoint.get("told", ()), *zone.commits), key=lambda commit: commit["sequence"])
+    return int(known[-1]["parameters"]["lsn"]) if known else 0
+
+
+def violations(
+    connection: psycopg.Connection, raw: Path, expected: Expected, may_be_quarantined: Collection[str] = ()
+) -> list[str]:
     """Return everything that is lost, doubled, out of order or wrong; at most some of each kind, in words."""
-    commits = read_commits(raw)
-    found = [*_miscounted(commits, planted)]
+    zone = read_zone(raw)
+    found = [*_miscounted(zone, may_be_quarantined)]
     committed = _committed(expected)
     for entity in entities("oltp").values():
-        versions = _landed(raw, commits, entity)
+        versions = _landed(zone, entity)
         found += [*_repeated(entity, versions), *_differing(connection, entity, versions)]
         found += _astray(entity, versions, committed.get(entity.name, {}))
     return found
 
 
-def read_commits(raw: Path) -> list[dict[str, Any]]:
-    """Return the commit records, in order."""
-    return [json.loads(path.read_bytes()) for path in sorted((raw / "commits").glob("[0-9]*.json"))]
+def _miscounted(zone: Zone, may_be_quarantined: Collection[str]) -> Iterator[str]:
+    for part in zone.batches():
+        if part["read"] != part["accepted"] + part["unchanged"] + part["quarantined"]:
+            yield f"{part['entity']}: the counts of a batch do not add up: {part}"
+        if part["quarantined"] and part["entity"] not in may_be_quarantined:
+            yield f"{part['entity']}: {part['quarantined']} records in quarantine"
 
 
-def reached(raw: Path) -> int | None:
-    """Return the place of the log up to which it has landed."""
-    records = sorted((raw / "commits").glob("[0-9]*.json"))
-    return int(json.loads(records[-1].read_bytes())["parameters"]["lsn"]) if records else None
-
-
-def _miscounted(commits: Sequence[Mapping[str, Any]], planted: int) -> Iterator[str]:
-    quarantined = 0
-    for commit in commits:
-        for part in commit["entities"]:
-            quarantined += part["quarantined"]
-            if part["read"] != part["accepted"] + part["unchanged"] + part["quarantined"]:
-                yield f"batch {commit['sequence']}, {part['entity']}: the counts do not add up: {part}"
-    if quarantined != planted:
-        yield f"{quarantined} records in quarantine, not {planted}"
-
-
-def _landed(raw: Path, commits: Sequence[Mapping[str, Any]], entity: Entity) -> list[Version]:
-    rows = [
-        row
-        for commit in commits
-        for part in commit["entities"]
-        if part["entity"] == entity.name
-        for name in part["files"]
-        for row in pq.read_table(raw / name).to_pylist()
-    ]
+def _landed(zone: Zone, entity: Entity) -> list[Version]:
+    rows = [row for path in zone.files(f"data/oltp/{entity.name}") for row in pq.read_table(path).to_pylist()]
     versions = [
         Version(
             row["_position"],
@@ -100,7 +133,7 @@ def _landed(raw: Path, commits: Sequence[Mapping[str, Any]], entity: Entity) -> 
 
 
 def _repeated(entity: Entity, versions: Sequence[Version]) -> list[str]:
-    repeated = [one.position for one, next_one in zip(versions, versions[1:], strict=False) if one.position == next_one.position]
+    repeated = [one.position for one, other in pairwise(versions) if one.position == other.position]
     return [f"{entity.name}: {len(repeated)} positions landed twice, {repeated[0]} first"] if repeated else []
 
 
@@ -108,22 +141,31 @@ def _differing(connection: psycopg.Connection, entity: Entity, versions: Sequenc
     """Compare the latest state of each key with the table."""
     query = sql.SQL("select to_jsonb(t)::text from {} as t").format(sql.Identifier(*table_of(entity)))
     stored: dict[Key, State] = {}
+    # Of a column that was dropped, rows keep what they had until they change.
+    names = entity.column_names
     for (text,) in connection.execute(query):
         row = json.loads(text, parse_float=Decimal)
-        stored[_texts(entity, row, entity.key)] = _texts(entity, row, entity.column_names)
-    latest = {version.key: version.state for version in versions}
+        names = [name for name in entity.column_names if name in row or _RENAMED.get(name) in row]
+        stored[_texts(entity, row, entity.key)] = _texts(entity, row, names)
+    places = [entity.column_names.index(name) for name in names]
+    latest = {
+        version.key: None if version.state is None else tuple(version.state[place] for place in places)
+        for version in versions
+    }
     landed = {key: state for key, state in latest.items() if state is not None}
     return [
         *(f"{entity.name} {key}: lost" for key in _some(stored.keys() - landed.keys())),
         *(f"{entity.name} {key}: landed, but not in the table" for key in _some(landed.keys() - stored.keys())),
         *(
-            f"{entity.name} {key}: landed as {_apart(entity, landed[key], stored[key])}"
+            f"{entity.name} {key}: landed as {_apart(names, landed[key], stored[key])}"
             for key in _some({key for key in stored.keys() & landed.keys() if stored[key] != landed[key]})
         ),
     ]
 
 
-def _astray(entity: Entity, versions: Sequence[Version], committed: Mapping[Key, list[tuple[State, bool]]]) -> list[str]:
+def _astray(
+    entity: Entity, versions: Sequence[Version], committed: Mapping[Key, list[tuple[State, bool]]]
+) -> list[str]:
     """Compare what landed of each key with what was committed: every version once and in order."""
     landed: dict[Key, list[Version]] = defaultdict(list)
     for version in versions:
@@ -138,7 +180,7 @@ def _astray(entity: Entity, versions: Sequence[Version], committed: Mapping[Key,
             wrong.append(
                 f"{entity.name} {key}: committed {_short(entity, [state for state, _ in history])}, "
                 f"of it excused {[place for place, (_, is_excused) in enumerate(history) if is_excused]}, "
-                f"but the log landed {_short(entity, logged)}"
+                f"but the log landed {_short(entity, logged)}"[:2_000]
             )
         states = [state for state, _ in history]
         unknown = [v for v in landed[key] if not v.is_logged and v.state is not None and v.state not in states]
@@ -147,7 +189,7 @@ def _astray(entity: Entity, versions: Sequence[Version], committed: Mapping[Key,
     return wrong
 
 
-def is_told(logged: Sequence[State], history: Sequence[tuple[State, bool]]) -> bool:
+def is_told(logged: Sequence[State], history: History) -> bool:
     """Say whether a log tells a history: each state once and in order, but for those that are excused."""
     places = {0}  # how much of the history may be told by now
     for state in logged:
@@ -164,9 +206,9 @@ def is_told(logged: Sequence[State], history: Sequence[tuple[State, bool]]) -> b
     return any(all(is_excused for _, is_excused in history[place:]) for place in places)
 
 
-def _committed(expected: Expected) -> dict[str, dict[Key, list[tuple[State, bool]]]]:
+def _committed(expected: Expected) -> dict[str, dict[Key, History]]:
     """Return the states of each key of each entity, in order, and whether each is excused."""
-    found: dict[str, dict[Key, list[tuple[State, bool]]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[Key, History]] = defaultdict(lambda: defaultdict(list))
     contracts = entities("oltp")
     for place, event in enumerate(expected.events):
         entity, of_entity = contracts[event.entity], found[event.entity]
@@ -186,7 +228,7 @@ def _committed(expected: Expected) -> dict[str, dict[Key, list[tuple[State, bool
 
 def _texts(entity: Entity, row: Mapping[str, Any], names: Sequence[str]) -> tuple[str | None, ...]:
     types = {column.name: column.type for column in entity.columns}
-    return tuple(_text(types[name], row.get(name)) for name in names)
+    return tuple(_text(types[name], row.get(name, row.get(_RENAMED.get(name, name)))) for name in names)
 
 
 def _text(type_name: str, value: Any) -> str | None:
@@ -207,10 +249,10 @@ def _some(keys: Any, count: int = _SHOWN) -> list[Key]:
     return sorted(keys, key=str)[:count]
 
 
-def _apart(entity: Entity, landed: State, stored: State) -> str:
+def _apart(names: Sequence[str], landed: State, stored: State) -> str:
     assert landed is not None
     assert stored is not None
-    pairs = zip(entity.column_names, landed, stored, strict=True)
+    pairs = zip(names, landed, stored, strict=True)
     return ", ".join(f"{name} {str(one)[:40]!r}, not {str(other)[:40]!r}" for name, one, other in pairs if one != other)
 
 
@@ -218,5 +260,7 @@ def _short(entity: Entity, states: Sequence[State]) -> str:
     """Return states in as few words as tell them apart: the columns that change."""
     there = [state for state in states if state is not None]
     changing = [at for at in range(len(entity.column_names)) if len({state[at] for state in there}) > 1]
-    texts = ("gone" if state is None else "/".join(str(state[at])[:12] for at in changing) or "made" for state in states)
+    texts = (
+        "gone" if state is None else "/".join(str(state[at])[:12] for at in changing) or "made" for state in states
+    )
     return "[" + ", ".join(texts) + "]"

@@ -1,17 +1,18 @@
 """Everything that a stream imports or reads once, so that a process forked from one that has it starts at once."""
 
-import duckdb
-import pandas  # noqa: F401 (DuckDB imports it when it is first asked)
+# ruff: noqa: F401 (imported for those who import it again)
+
+import pandas  # DuckDB imports it when it is first asked
 import pyarrow.acero
 import pyarrow.compute
 import pyarrow.dataset
-import pyarrow.parquet  # noqa: F401
+import pyarrow.parquet
 
 import ingestion.cdc.stream
+import ingestion.compaction
 import payments.cli
 import payments.cli.landing
-import tests.faults.stream_process  # noqa: F401
+import tests.faults.stream_process
 from ingestion.contracts import entities
 
 entities("oltp")
-assert duckdb.__version__

@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -42,44 +42,40 @@ class Failure:
         return f"{self.how} {self.when} {self.where}:{self.count}"
 
 
-def start(
-    arguments: list[str],
-    environment: Mapping[str, str],
-    log: Path,
-    failures: tuple[Failure, ...] = (),
-    settings: Mapping[str, Any] | None = None,
-    file_bytes: int | None = None,
-) -> ForkServerProcess:
-    """Start ``payments`` with arguments; what it prints goes to a file.
+@dataclass(frozen=True)
+class Run:
+    """A run of the command.
 
     Args:
         arguments: those of the command line.
         environment: variables to set; an empty one is unset.
         log: the file for both outputs.
         failures: what goes wrong.
-        settings: values by the full name of a constant of the program, to make a small load meet its limits.
+        constants: values by the full name of a constant of the program, to make a small load meet its limits.
         file_bytes: no file may grow beyond this, as if the disk were full.
     """
-    process = _FORK_SERVER.Process(
-        target=_run, args=(arguments, dict(environment), log, failures, dict(settings or {}), file_bytes)
-    )
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    log: Path
+    failures: tuple[Failure, ...] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    file_bytes: int | None = None
+
+
+def start(run: Run) -> ForkServerProcess:
+    """Start ``payments`` as a process of its own."""
+    process = _FORK_SERVER.Process(target=_run, args=(run,))
     process.start()
     return process
 
 
-def _run(
-    arguments: list[str],
-    environment: dict[str, str],
-    log: Path,
-    failures: tuple[Failure, ...],
-    constants: dict[str, Any],
-    file_bytes: int | None,
-) -> None:
-    with log.open("ab") as file:
+def _run(run: Run) -> None:
+    with run.log.open("ab") as file:
         for output in (1, 2):
             os.dup2(file.fileno(), output)
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # where it stands, when it does not end
-    for name, value in environment.items():
+    for name, value in run.environment.items():
         os.environ[name] = value
         if not value:
             del os.environ[name]
@@ -87,16 +83,16 @@ def _run(
     from payments.settings import settings
 
     settings.cache_clear()
-    for name, value in constants.items():
+    for name, value in run.constants.items():
         owner, attribute = _owner(name)
         if not hasattr(owner, attribute):
             raise AttributeError(f"no constant {name}")
         setattr(owner, attribute, value)
-    for failure in failures:
+    for failure in run.failures:
         _plant(failure)
-    if file_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-    sys.argv = ["payments", *arguments]
+    if run.file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (run.file_bytes, run.file_bytes))
+    sys.argv = ["payments", *run.arguments]
     main()
 
 
