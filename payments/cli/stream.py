@@ -24,11 +24,12 @@ def stream(
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after this time.")] = None,
 ) -> None:
     """Land changes of the operational store as they are committed, until a signal comes."""
+    from ingestion.cdc import generation
     from ingestion.cdc import stream as cdc
     from payments.cli.landing import print_landings
 
     if resnapshot:
-        cdc.resnapshot()
+        generation.resnapshot()
     if once:
         print_landings(cdc.drain())
         return
