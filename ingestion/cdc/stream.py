@@ -30,17 +30,13 @@ from ingestion.contracts import Entity, entities
 from ingestion.landing import LandingReport, Staged, landing
 from ingestion.oltp import SOURCE, carried, snapshot_point, stopped_tables, table_now, table_of
 from ingestion.raw_zone import Commit, Position, RawZone
-from payments.errors import UsageError
+from payments.errors import UnreachableError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect, dsn
 from payments.systems.stream import server as broker_server
 
 CHANGES_A_BATCH = 100_000
 SECONDS_A_BATCH = 0.2
-
-
-class StreamLostError(UsageError):
-    """The operational store went away while its log was read: what has landed stays."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ def drain() -> list[LandingReport]:
 def follow(is_stopped: Callable[[], bool]) -> Iterator[Step]:
     """Land changes as they are committed, a batch at a time, until told to stop; a batch is never left half-way.
 
-    Raises ``UsageError`` as :func:`drain` does; a :class:`StreamLostError` is worth another try.
+    Raises ``UsageError`` as :func:`drain` does; an ``UnreachableError`` is worth another try.
     """
     for _ in prepare(with_events=broker_server.is_wanted()):
         pass
@@ -237,7 +233,7 @@ def _losing_the_store() -> Iterator[None]:
         yield
     except psycopg.OperationalError as error:
         reason = str(error).strip().splitlines()[0]
-        raise StreamLostError(
+        raise UnreachableError(
             f"The operational store was lost while its log was read ({reason}): what has landed stays; stream again."
         ) from error
 
