@@ -129,9 +129,10 @@ def replay(batch_id: str, mapping: Path | None = None, default_currency: str | N
     originals. Raises ``UsageError`` when nothing can be replayed.
     """
     pin = RawZone(settings().raw_zone).pin()
-    commit = next((commit for commit in pin.commits if commit.batch_id == batch_id), None)
-    if commit is None:
+    found = [commit for source in SOURCES for commit in pin.batches(source, batch_id=batch_id)]
+    if not found:
         raise UsageError(f"No batch {batch_id} has landed: see payments quarantine list.")
+    (commit,) = found
     if commit.source == "oltp":
         raise UsageError("Rows of the operational store are not replayed: mend them there and run payments land.")
     refused = {

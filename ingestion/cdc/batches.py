@@ -96,7 +96,6 @@ def _mapped(table: pa.Table, folder: Path) -> pa.Table:
     """Write a table into a file without a name and return it as that file's memory map: the kernel pages it."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".arrow") as file:
-        with pa.ipc.new_file(file, table.schema) as writer:
+        with pa.ipc.new_file(file.name, table.schema) as writer:
             writer.write_table(table)
-        file.flush()
         return pa.ipc.open_file(pa.memory_map(file.name)).read_all()

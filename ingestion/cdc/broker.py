@@ -7,7 +7,7 @@ position: what is published twice lands once. So it does not matter whether what
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from typing import cast
 
@@ -81,7 +81,9 @@ class Broker:
         self._published = (batch.epoch, batch.end_lsn)
         return True
 
-    def batches(self, landed: tuple[int, int], is_stopped: Callable[[], bool] = never) -> Iterator[LogBatch | Refill]:
+    def batches(
+        self, landed: tuple[int, int], is_stopped: Callable[[], bool] = never
+    ) -> Generator[LogBatch | Refill | None, None, None]:
         """Take batches from the topic, each to be landed before the next is asked for, until told to stop.
 
         Args:
@@ -90,7 +92,7 @@ class Broker:
 
         Yields:
             The batch that comes next, beginning at what has landed; or a refill, after which the log has to be
-            published again from there.
+            published again from there; or None when nothing has come for a moment.
 
         Raises:
             UsageError: the broker cannot be reached at the start, or does not let us read.
@@ -102,6 +104,8 @@ class Broker:
             idle_since = cared_at = time.monotonic()
             while not is_stopped():
                 received = _received(consumer)
+                if not received:
+                    yield None
                 for message in received:
                     found = _taken(assembly, reached, message)
                     if found is not None:
