@@ -108,6 +108,8 @@ class Broker:
                     yield None
                 for message in received:
                     found = _taken(assembly, reached, message)
+                    if found is not None:
+                        self._put_aside(assembly)  # before anything says that we came past it
                     if isinstance(found, LogBatch):
                         is_refilling = False
                         yield found
@@ -117,9 +119,7 @@ class Broker:
                         # Once only: what follows on the topic was published before, and begins too late as well.
                         is_refilling = True
                         yield self._refill(found)
-                if assembly.strangers:
-                    self.bury(land_strangers(assembly.strangers))
-                    assembly.strangers.clear()
+                self._put_aside(assembly)
                 now = time.monotonic()
                 if received:
                     idle_since = now
@@ -195,10 +195,15 @@ class Broker:
         consumer.assign(places)
         return {place.partition: place.offset for place in places}
 
+    def _put_aside(self, assembly: Assembly) -> None:
+        if assembly.strangers:
+            self.bury(land_strangers(assembly.strangers))
+            assembly.strangers.clear()
+
     def _note_landed(self, consumer: Consumer, assembly: Assembly) -> None:
         while self._under_way and self._under_way[0][0] <= assembly.landed:
             self._under_way.popleft()
-        places = [TopicPartition(CHANGES, partition, end) for partition, end in assembly.ends.items()]
+        places = [TopicPartition(CHANGES, partition, end) for partition, end in assembly.hints().items()]
         consumer.commit(offsets=places, asynchronous=True)  # a hint where to begin, no more
 
     def _refill(self, refill: Refill) -> Refill:
