@@ -36,6 +36,7 @@ class _Pending:
     """What has come of one batch so far, by partition."""
 
     tables: ChangeTables
+    firsts: dict[int, int] = field(default_factory=dict)
     rows: dict[int, int] = field(default_factory=dict)
     last: dict[int, str] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Assembly:
     folder: Path
     landed: tuple[int, int]
     ends: dict[int, int] = field(default_factory=dict)
-    """The offset after the newest batch that came whole, by partition."""
+    """The offset after the newest batch that came next, by partition."""
     strangers: list[Stranger] = field(default_factory=list)
     """What was no envelope, for the caller to take."""
     _pending: dict[str, _Pending] = field(default_factory=dict)
@@ -70,15 +71,23 @@ class Assembly:
         try:
             if headers["op"] == BARRIER:
                 return self._barrier(partition, offset, Barrier.model_validate_json(value))
-            self._change(partition, headers, value)
+            self._change(partition, offset, headers, value)
         except (ValidationError, KeyError, UnicodeDecodeError) as error:
             self.strangers.append(Stranger(key, value, f"no change and no barrier: {type(error).__name__} {error}"))
         return None
 
-    def _change(self, partition: int, headers: Mapping[str, bytes], value: bytes) -> None:
+    def hints(self) -> dict[int, int]:
+        """Return where another loader may begin, by partition: nothing that stands before is of any use any more."""
+        return {
+            partition: min([end, *(pending.firsts.get(partition, end) for pending in self._pending.values())])
+            for partition, end in self.ends.items()
+        }
+
+    def _change(self, partition: int, offset: int, headers: Mapping[str, bytes], value: bytes) -> None:
         entity = self.contract[headers["entity"].decode()]
         position, name = headers["position"].decode(), headers["batch"].decode()
         pending = self._of(name)
+        pending.firsts.setdefault(partition, offset)
         if position <= pending.last.get(partition, ""):
             return  # it came before: the broker, or we, went back
         pending.last[partition] = position

@@ -455,7 +455,11 @@ def _upsert_batch(store: Store, collection: str, newest: Mapping[str, Upsert]) -
             UpdateOne({"_id": step.document["_id"], "version": {"$lt": step.document["version"]}}, update_of(step))
             for step in changed
         ]
-        matched = store[collection].bulk_write(updates, ordered=False).matched_count
+        try:
+            matched = store[collection].bulk_write(updates, ordered=False).matched_count
+        except BulkWriteError as error:
+            failure = error.details["writeErrors"][0]
+            raise WriteError(failure["errmsg"], failure["code"], failure) from None
         counts[Outcome.WRITTEN] += matched
         # The server says how many were overtaken, not which: they had a higher version, which is late either way.
         counts[Outcome.STALE] += len(changed) - matched
