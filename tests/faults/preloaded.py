@@ -8,7 +8,7 @@ import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.parquet
 
-import ingestion.cdc.stream
+import ingestion.cdc.supervisor
 import ingestion.compaction
 import payments.cli
 import payments.cli.landing

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from ingestion.cdc.copies import CopyReport
 from payments.settings import settings
 from payments.systems import processes
 from payments.systems.oltp import backup, server
@@ -43,8 +44,12 @@ _READER = "ingestion.cdc.slot.SlotReader"
 _FILES = "ingestion.raw_zone"
 # Small batches, so that a small load makes many of them.
 PACE = {
-    f"{_STREAM}.SECONDS_A_BATCH": 0.05,
+    f"{_STREAM}.SECONDS_A_BATCH": 0.1,
     f"{_STREAM}.CHANGES_A_BATCH": 60,
+    "ingestion.cdc.supervisor._AGAIN_SECONDS": 0.1,
+    "ingestion.compaction.COMMITS": 25,
+    "ingestion.cdc.supervisor.advance_copies": CopyReport,
+    "ingestion.cdc.copies.advance_copies": CopyReport,
     "ingestion.cdc.slot.PIECE_MESSAGES": 25,
     "ingestion.cdc.snapshot.RANGE_BYTES": 300_000,
 }
@@ -58,7 +63,7 @@ POINTS = {
     f"{_READER}.acknowledge": 3,
 }
 SNAPSHOT_POINTS = {
-    f"{_STREAM}._begin_generation": 1,
+    "ingestion.cdc.generation._begin_generation": 1,
     "ingestion.cdc.snapshot._export": 6,
     "ingestion.cdc.snapshot._land": 6,
     "ingestion.landing.Landing.land": 40,

@@ -213,7 +213,7 @@ class Workload:
             self._move: 1,
         }
         if not is_long:  # these lock what everybody needs
-            kinds |= {self._pay: 3, self._empty: 1}
+            kinds |= {self._pay: 2, self._empty: 1}
         return self.draw.choices(list(kinds), list(kinds.values()))[0]
 
     def _id(self, prefix: str) -> str:
