@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -29,6 +30,8 @@ from payments.systems.oltp import backup, server
 from payments.systems.oltp.connection import connect, dsn
 from payments.systems.oltp.migrations import migrate
 from payments.systems.oltp.postgres import cluster
+from payments.systems.stream import server as broker_server
+from payments.systems.stream.noida import embedded_broker
 from tests.faults.oracle import Expected, reached, violations
 from tests.faults.proxy import Proxy
 from tests.faults.stream_process import Failure, Run, start
@@ -69,6 +72,11 @@ SNAPSHOT_POINTS = {
     "ingestion.landing.Landing.land": 40,
     f"{_FILES}._sync": 60,
     f"{_FILES}.move_record": 6,
+}
+BROKER_POINTS = {
+    "ingestion.cdc.broker.Broker.publish": 3,
+    "ingestion.cdc.broker.Broker._note_landed": 3,
+    "ingestion.cdc.envelope.new_batch_name": 3,
 }
 COMPACTION_POINTS = {
     "ingestion.compaction.remove_replaced": 1,
@@ -147,6 +155,48 @@ def world(folder: Path) -> Iterator[World]:
             yield World(home, proxy)
 
 
+@dataclass(frozen=True)
+class SeedBroker:
+    """The broker of one seed, in the seed's state folder."""
+
+    home: Path
+    port: int
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """Let this process mean this broker."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("PAYMENTS_KAFKA_BOOTSTRAP", raising=False)
+            patch.setenv("PAYMENTS_HOME", str(self.home))
+            patch.setenv("PAYMENTS_KAFKA_PORT", str(self.port))
+            settings.cache_clear()
+            yield
+        settings.cache_clear()
+
+    def start(self) -> None:
+        """Start it; its topics are made where they are missing."""
+        with self.settings():
+            broker_server.start()
+
+    def stop(self) -> None:
+        """Stop it: until it is started again, streams go without one."""
+        with self.settings():
+            broker_server.stop()
+
+    def kill(self) -> None:
+        """Kill it: it forgets what it acknowledged last."""
+        with self.settings():
+            running = embedded_broker().running()
+            assert running is not None
+            os.kill(running.pid, signal.SIGKILL)
+            processes.wait_until(lambda: embedded_broker().running() is None, PATIENCE_SECONDS)
+
+    def destroy(self) -> None:
+        """Stop it and delete all that it holds."""
+        with self.settings():
+            broker_server.destroy()
+
+
 @dataclass
 class Stream:
     """A running ``payments stream``; ``may_end``: whether a failure was planted that lets it end by itself."""
@@ -188,6 +238,7 @@ class Simulation:
     dsn: str
     folder: Path
     workload: Workload
+    broker: SeedBroker | None = None
     done: list[str] = field(default_factory=list)
     """What failed so far, in words."""
     processes: list[ForkServerProcess] = field(default_factory=list)
@@ -208,7 +259,8 @@ class Simulation:
         """Fail and recover some times, land everything, and compare."""
         self._begin()
         for _ in range(self.draw.randint(3, 5)):
-            fault = self.draw.choices(list(FAULTS), list(FAULTS.values()))[0]
+            faults = FAULTS if self.broker is None else FAULTS | BROKER_FAULTS
+            fault = self.draw.choices(list(faults), list(faults.values()))[0]
             fault(self)
         self.workload.end_long_transaction()
         self.drain()
@@ -235,6 +287,8 @@ class Simulation:
             "PAYMENTS_HOME": str(self.folder),
             "PAYMENTS_OLTP_DSN": make_conninfo(self.dsn, port=self.world.proxy.port),
             "PAYMENTS_RAW": "",
+            "PAYMENTS_KAFKA_BOOTSTRAP": "",
+            "PAYMENTS_KAFKA_PORT": "1" if self.broker is None else str(self.broker.port),
         }
         process = start(Run((command, *arguments), environment, log, failures, PACE, file_bytes))
         self.processes.append(process)
@@ -341,7 +395,7 @@ class Simulation:
     # What can fail. Each leaves no stream behind.
 
     def killed_at_a_point(self) -> None:
-        with self.streaming(self._drawn_failure(POINTS)) as stream:
+        with self.streaming(self._drawn_failure(POINTS if self.broker is None else POINTS | BROKER_POINTS)) as stream:
             self._work_while_it_lives(stream)
 
     def killed(self) -> None:
@@ -366,8 +420,9 @@ class Simulation:
                 self._work_while_it_lives(stream)
 
     def delivered_again(self) -> None:
-        self.done.append("nothing acknowledged")
-        with self.streaming(Failure(f"{_READER}.acknowledge", "instead")) as stream:
+        forgotten = self.draw.choice((f"{_READER}.acknowledge", "ingestion.cdc.broker.Broker._note_landed"))
+        self.done.append(f"no {forgotten}")
+        with self.streaming(Failure(forgotten, "instead")) as stream:
             self._work_while_it_lives(stream)
 
     def left_behind(self) -> None:
@@ -449,6 +504,33 @@ class Simulation:
                 self.work()
             self.world.proxy.heal()
             self._work_while_it_lives(stream)
+
+    def broker_killed(self) -> None:
+        self._without_broker("killed", SeedBroker.kill)
+
+    def broker_emptied(self) -> None:
+        self._without_broker("emptied", SeedBroker.destroy)
+
+    def broker_left_out(self) -> None:
+        """Streams go without a broker for a while; what it holds is old when it comes back."""
+        self._without_broker("left out", SeedBroker.stop)
+
+    def _without_broker(self, name: str, end: Callable[[SeedBroker], None]) -> None:
+        assert self.broker is not None
+        self.done.append(f"broker {name}")
+        with self._interrupted() as stream:
+            self._maybe_settled(stream)
+            end(self.broker)
+            self.work()
+            if self.draw.random() < 0.5:
+                stream.end(signal.SIGKILL)
+                stream.may_end = True
+            if name == "left out" and self.draw.random() < 0.5:
+                stream.end(signal.SIGKILL)
+                self.drain()
+            self.broker.start()
+            if stream.process.is_alive():
+                self._work_while_it_lives(stream)
 
     def slot_moved(self) -> None:
         self._lose("slot moved", "select pg_replication_slot_advance('payments', pg_current_wal_flush_lsn())")
@@ -601,7 +683,7 @@ class Simulation:
         with self.streaming() as stream:
             stream.may_end = True
             yield stream
-            if not stream.process.is_alive() and stream.process.exitcode != 2:
+            if not stream.process.is_alive() and stream.process.exitcode not in (2, -signal.SIGKILL):
                 raise ViolationError(f"the stream ended with {stream.process.exitcode}: {stream.told()}")
 
     def _maybe_settled(self, stream: Stream) -> None:
@@ -649,6 +731,12 @@ FAULTS: dict[Callable[[Simulation], None], int] = {
     Simulation.restored: 2,
 }
 
+BROKER_FAULTS: dict[Callable[[Simulation], None], int] = {
+    Simulation.broker_killed: 6,
+    Simulation.broker_emptied: 3,
+    Simulation.broker_left_out: 3,
+}
+
 
 def _is_asleep(pid: int) -> bool:
     try:
@@ -662,11 +750,15 @@ def play(world: World, seed: int) -> list[str]:
     """Play one seed and return what failed in it. Raises ViolationError, with all that is needed to understand."""
     folder = Path(tempfile.mkdtemp(prefix=f"seed-{seed}-", dir=world.folder))
     draw = Random(seed)  # noqa: S311 (a repeatable draw)
+    broker = SeedBroker(folder, processes.free_port()) if draw.random() < 0.4 else None
     with world.database(f"seed_{seed}") as own_dsn:
         world.drop_slot()
         workload = Workload(own_dsn, draw)
-        simulation = Simulation(world, draw, own_dsn, folder, workload)
+        simulation = Simulation(world, draw, own_dsn, folder, workload, broker)
         try:
+            if broker is not None:
+                simulation.done.append("with a broker")
+                broker.start()
             simulation.play()
         except Exception as error:
             told = "; ".join(simulation.done)
@@ -676,6 +768,8 @@ def play(world: World, seed: int) -> list[str]:
                 process.kill()
             workload.close()
             world.proxy.heal()
+            if broker is not None:
+                broker.destroy()
             server.start()
             world.drop_slot()
     shutil.rmtree(folder)
