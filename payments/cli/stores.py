@@ -15,10 +15,12 @@ app.add_typer(partitions_app, name="partitions")
 
 @app.command()
 def up() -> None:
-    """Start the stores, apply the migrations and the collections."""
+    """Start the stores, apply the migrations and the collections, and erase again whom a restore brought back."""
+    from ingestion.erasure import reapply
     from payments.systems import start_all
 
     start_all()
+    reapply()
     status()
 
 
