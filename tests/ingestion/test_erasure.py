@@ -12,11 +12,12 @@ import pytest
 from pymongo.database import Database
 
 from ingestion.cdc.stream import NAME, drain
-from ingestion.compaction import compact, switch
+from ingestion.compaction import Draft, compact, switch
 from ingestion.documents import land_documents
 from ingestion.erasure import Erasure, erase_customer, reapply
 from ingestion.oltp import land_oltp
 from ingestion.quarantine import list_quarantine
+from ingestion.raw_zone import Checkpoint
 from ingestion.warehouse import load_postgres
 from payments.errors import UsageError
 from payments.settings import settings
@@ -231,8 +232,10 @@ def test_a_restored_store_is_erased_again(
         drain()
         land_documents(["customer_profiles"])
         backup.backup()
+        with connect(autocommit=True) as oltp:
+            (before,) = oltp.execute("select clock_timestamp()").fetchone() or (None,)
         erase_customer(THEIRS)
-        backup.restore(None)
+        backup.restore(before)
         with connect(autocommit=True) as oltp:
             erased = "select wrapped_key is null from vault.subjects"
             assert oltp.execute(erased).fetchall() == [(False,)], "the restore brought the key back"
@@ -282,6 +285,10 @@ def test_a_killed_erasure_is_finished(landed: psycopg.Connection, monkeypatch: p
     def die(*_: object) -> None:
         raise KilledError
 
+    def switch_and_die(draft: Draft, checkpoint: Checkpoint) -> None:
+        switch(draft, checkpoint)
+        die()
+
     before = rows("oltp", "customers", order="_position")
     with monkeypatch.context() as patch:
         patch.setattr("ingestion.compaction.move_record", die)
@@ -289,7 +296,7 @@ def test_a_killed_erasure_is_finished(landed: psycopg.Connection, monkeypatch: p
             erase_customer(THEIRS)
     assert rows("oltp", "customers", order="_position") == before, "nothing happened"
     with monkeypatch.context() as patch:
-        patch.setattr("ingestion.erasure.switch", lambda *found: (switch(*found), die()))
+        patch.setattr("ingestion.erasure.switch", switch_and_die)
         with pytest.raises(KilledError):
             erase_customer(THEIRS)
     assert found_on_disk() != [], "the old files are there, and no reader's"
