@@ -162,7 +162,7 @@ class Draft:
             self.replace(file)
         path = self.new(name)
         written = path.with_suffix(".merged")
-        is_data = folder.startswith("data/") and folder != BATCHES
+        is_data = folder.startswith("data/") and not folder.startswith("data/platform/")
         rows = f"select * from {parquet(paths)} {'order by _position' if is_data else ''}"
         copied = copy(rows, written, self.aside)
         if copied != (expected := sum(pq.read_metadata(path).num_rows for path in paths)):
