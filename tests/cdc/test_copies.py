@@ -13,6 +13,7 @@ from ingestion.cdc import copies
 from ingestion.cdc.copied_state import basis_points
 from ingestion.cdc.copies import GENERATION, CopyReport, advance_copies
 from ingestion.cdc.stream import NAME, drain
+from ingestion.compaction import compact
 from ingestion.raw_zone import RawZone
 from payments.settings import settings
 from payments.simulation.traffic import run_traffic
@@ -224,6 +225,12 @@ def test_a_crash_or_a_store_that_is_down_repeats_the_work(
     report = advance_copies()
     assert (report.failure, report.lag_seconds, report.sequence) == (None, 0, source_sequence())
     assert documents["customer_profiles"].distinct("payment_count") == [3]
+
+    # Records that were merged away are still those of this raw zone.
+    compact()
+    shop.later(seconds=3).pay(900)
+    copied()
+    assert versions(documents, "customer_profiles") == {"cus_ada": GENERATION + source_sequence()}
 
 
 def source_sequence() -> int:
