@@ -1,0 +1,84 @@
+"""A barrier: a place of the operational store's log, and the store exactly as it stood there, under any traffic.
+
+A logical slot that is being made tells from which place of the log it will read, and exports the snapshot that belongs
+to it: exactly the transactions that committed before. The slot is temporary and is dropped as soon as the snapshot is
+taken over. A server that gives no such slot is read in a repeatable-read transaction, whose place in the log is known
+only as exactly as the store is quiet.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg import pq, sql
+from psycopg.conninfo import make_conninfo
+
+from ingestion.oltp import SnapshotPoint, snapshot_point
+from payments.systems.oltp.connection import connect, dsn
+
+_WAIT = "10s"
+"""How long a transaction that is open may keep the slot from being made, before the barrier does without one."""
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The operational store as it stood at ``point.lsn``: what ``connection`` reads; ``doubt`` says why not exactly."""
+
+    connection: psycopg.Connection
+    point: SnapshotPoint
+    doubt: str | None = None
+
+
+@contextmanager
+def barrier() -> Iterator[Barrier]:
+    """Yield the store at a barrier, within one read-only transaction. Raises ``UsageError`` when it is not there."""
+    with connect(autocommit=True) as connection:
+        server = snapshot_point(connection)
+        with connection.transaction():
+            connection.execute("set transaction isolation level repeatable read, read only")
+            try:
+                with _exported_snapshot() as (lsn, snapshot):
+                    connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
+                found = Barrier(connection, replace(server, lsn=lsn))
+            except NoSlotError as error:
+                found = Barrier(connection, _place_after_snapshot(connection, server), str(error))
+            # Values are written as the landing of a snapshot writes them; compiled code does not pay for itself.
+            connection.execute("set local datestyle = 'ISO'; set local bytea_output = 'hex'; set local jit = off")
+            yield found
+
+
+class NoSlotError(Exception):
+    """The server makes no logical slot: what it said."""
+
+
+@contextmanager
+def _exported_snapshot() -> Iterator[tuple[int, str]]:
+    """Yield a place of the log and the name of the snapshot that stands there; it can be taken over until the end."""
+    options = f"-c lock_timeout={_WAIT}"
+    conninfo = make_conninfo(dsn(), replication="database", options=options, application_name="payments reconcile")
+    connection = pq.PGconn.connect(conninfo.encode())
+    try:
+        if connection.status != pq.ConnStatus.OK:
+            raise NoSlotError(_reason(connection))
+        name = f"payments_reconcile_{secrets.token_hex(4)}"
+        made = connection.exec_(
+            f"CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')".encode()
+        )
+        place, snapshot = made.get_value(0, 1), made.get_value(0, 2)
+        if made.status != pq.ExecStatus.TUPLES_OK or place is None or snapshot is None:
+            raise NoSlotError(_reason(connection))
+        high, low = place.decode().split("/")
+        yield (int(high, 16) << 32) + int(low, 16), snapshot.decode()
+    finally:
+        connection.finish()
+
+
+def _place_after_snapshot(connection: psycopg.Connection, server: SnapshotPoint) -> SnapshotPoint:
+    connection.execute("select 1 from pg_class limit 1")  # takes the snapshot
+    return replace(server, lsn=snapshot_point(connection).lsn + 1)
+
+
+def _reason(connection: pq.abc.PGconn) -> str:
+    return connection.get_error_message().strip().splitlines()[0].removeprefix("ERROR:").strip()
