@@ -146,15 +146,14 @@ def latest(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, condition: 
         columns = (*entity.columns, *ENVELOPE)
         nothing = ", ".join(f'cast(null as {column.duckdb_type}) as "{column.name}"' for column in columns)
         return f"select {nothing} where false"
-    present = [row[0] for row in con.execute(f"describe select * from {parquet(files)}").fetchall()]
-    return f"""
-        select * from (
-            select * from ({relation(entity, files, present)})
-            where {condition}
-            qualify row_number() over (partition by _key order by _position desc, _sequence desc) = 1
-        )
-        where _op <> 'd'
-    """
+    described = con.execute(f"describe select * from {parquet(files)}").fetchall()
+    rows = f"select * from ({relation(entity, files, [row[0] for row in described])}) where {condition}"
+    # Ranking whole rows costs more than looking whether any record has a second version.
+    is_plain = con.execute(f"select count(*) = count(distinct _key) from ({rows})").fetchall()[0][0]
+    newest = (
+        "" if is_plain else "qualify row_number() over (partition by _key order by _position desc, _sequence desc) = 1"
+    )
+    return f"select * from ({rows} {newest}) where _op <> 'd'"
 
 
 def read(con: duckdb.DuckDBPyConnection, entity: Entity, store: str, relation: str) -> Reading:

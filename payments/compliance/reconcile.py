@@ -9,6 +9,7 @@ was landed of it. Each store is read on its own; amounts are integers of minor u
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -20,8 +21,9 @@ from ingestion.oltp import SOURCE as OLTP
 from ingestion.oltp import SnapshotPoint, epoch_of
 from ingestion.raw_zone import Pin, Position, RawZone
 from payments.compliance.barrier import Barrier, barrier
-from payments.compliance.built import CAPTURED, as_built, built
+from payments.compliance.built import CAPTURED, SOURCES, as_built, built
 from payments.compliance.content import Content
+from payments.compliance.documents import documents_compared
 from payments.compliance.readings import Comparison, Reading, as_of, compared, in_quarantine, operational, session
 from payments.errors import UsageError
 from payments.settings import settings
@@ -137,6 +139,9 @@ def reconcile() -> Reconciliation:
         part, said = as_built(con, pin, warehouse, raw)
         comparisons += part
         notes += said
+        part, said = documents_compared(con, pin)
+        comparisons += part
+        notes += said
         notes += _refused(con, pin, comparisons)
     return Reconciliation(tuple(comparisons), tuple(notes))
 
@@ -145,7 +150,7 @@ def _refused(con: duckdb.DuckDBPyConnection, pin: Pin, comparisons: list[Compari
     """Say of which differing entities records stand in quarantine: these are in no store behind it."""
     for name in dict.fromkeys(comparison.entity for comparison in comparisons if not comparison.agrees):
         source, _, entity = name.partition(".")
-        if refused := in_quarantine(con, pin, entities(source)[entity]):
+        if source in SOURCES and (refused := in_quarantine(con, pin, entities(source)[entity])):
             yield f"{name}: {refused} records stand in quarantine (payments quarantine)"
 
 
@@ -177,28 +182,29 @@ def _at_barrier(
     Equal content needs no other proof that everything has landed; only a difference has to wait for it.
     """
     tables = {f"{OLTP}.{name}": entity for name, entity in entities(OLTP).items()}
-    source = {name: operational(con, found, entity) for name, entity in tables.items()}
     landed: dict[str, Reading] = {}
     until = time.monotonic() + WAIT_SECONDS
     pending = list(tables)
-    while True:
-        is_elsewhere = bring_up()
-        pin = zone.pin()
-        before, reached = _before(pin, found.point)
-        for name in pending:
-            landed[name] = as_of(con, pin, tables[name], before)
-        pending = [name for name in pending if source[name].content != landed[name].content]
-        is_late = bool(pending) and is_elsewhere and reached < found.point.lsn
-        if not is_late or time.monotonic() > until:
-            break
-        time.sleep(_POLL_SECONDS)
+    with ThreadPoolExecutor(max_workers=1) as reader:  # PostgreSQL reads while DuckDB does
+        source = {name: reader.submit(operational, con, found, entity) for name, entity in tables.items()}
+        while True:
+            is_elsewhere = bring_up()
+            pin = zone.pin()
+            before, reached = _before(pin, found.point)
+            for name in pending:
+                landed[name] = as_of(con, pin, tables[name], before)
+            pending = [name for name in pending if source[name].result().content != landed[name].content]
+            is_late = bool(pending) and is_elsewhere and reached < found.point.lsn
+            if not is_late or time.monotonic() > until:
+                break
+            time.sleep(_POLL_SECONDS)
     place = f"{found.point.lsn >> 32:X}/{found.point.lsn & 0xFFFFFFFF:X}"
     notes = [f"PostgreSQL and raw zone are compared at the barrier {place}"]
     if found.doubt is not None:
         notes.append(f"the barrier is only as exact as the store is quiet: it gives no logical slot ({found.doubt})")
     if is_late:
         notes.append(f"the stream has not reached the barrier within {WAIT_SECONDS:.0f} s: what differs may be late")
-    return pin, {name: (source[name], landed[name]) for name in tables}, notes
+    return pin, {name: (source[name].result(), landed[name]) for name in tables}, notes
 
 
 def _before(pin: Pin, point: SnapshotPoint) -> tuple[str, int]:
