@@ -16,15 +16,21 @@ app = typer.Typer()
 
 @app.command()
 def stream(
+    resnapshot: Annotated[
+        bool,
+        typer.Option("--resnapshot", help="Make the slot anew, and compare every table with what landed."),
+    ] = False,
     once: Annotated[bool, typer.Option("--once", help="Land what is committed by now, and stop.")] = False,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after this time.")] = None,
 ) -> None:
     """Land changes of the operational store as they are committed, until a signal comes."""
-    from ingestion.cdc.stream import drain, follow
+    from ingestion.cdc import stream as cdc
     from payments.cli.landing import print_landings
 
+    if resnapshot:
+        cdc.resnapshot()
     if once:
-        print_landings(drain())
+        print_landings(cdc.drain())
         return
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -32,7 +38,7 @@ def stream(
     began = time.monotonic()
     changes, position = 0, ""
     with Live(console=console, auto_refresh=False) as live:
-        for step in follow(lambda: stopped.is_set() or _is_over(began, seconds)):
+        for step in cdc.follow(lambda: stopped.is_set() or _is_over(began, seconds)):
             changes += step.changes
             position = position if step.position is None else str(step.position)
             table = Table("changes", "changes/s", "lag s", "lag bytes", "position")

@@ -2,12 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from typing import LiteralString
 
 import psycopg
 import pytest
 
 from ingestion.cdc.slot import SlotReader
-from ingestion.cdc.stream import NAME, drain, follow
+from ingestion.cdc.stream import NAME, drain, follow, resnapshot
 from ingestion.oltp import land_oltp
 from ingestion.raw_zone import BatchFiles
 from payments.errors import UsageError
@@ -168,11 +169,23 @@ def test_truncation_deletes_every_row_once(oltp: psycopg.Connection) -> None:
     assert latest("oltp", "coupons") == []
 
 
-def test_a_slot_that_somebody_moved_means_a_snapshot(oltp: psycopg.Connection) -> None:
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("select pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", "was moved by somebody else"),
+        ("select pg_drop_replication_slot(%s)", "is gone"),
+    ],
+)
+def test_a_slot_that_is_not_where_it_was_left_is_refused(
+    oltp: psycopg.Connection, statement: LiteralString, reason: str
+) -> None:
     Shop(oltp).open()
     drain()
     oltp.execute("update core.customers set city = 'Paris' where merchant_id = %s", (MERCHANT,))
-    oltp.execute("select pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", (NAME,))
+    oltp.execute(statement, (NAME,))
+    with pytest.raises(UsageError, match=rf"slot payments {reason}.*payments stream --resnapshot"):
+        drain()
+    resnapshot()
     drain()
     assert pin().commits[-1].kind == "snapshot"
     assert [row["city"] for row in rows("oltp", "customers")] == ["Lyon", "Paris"]
