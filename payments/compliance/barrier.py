@@ -8,14 +8,14 @@ only as exactly as the store is quiet.
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from ingestion.oltp import SnapshotPoint, snapshot_point
+from ingestion.oltp import SnapshotPoint, repeatable_read, snapshot_point
 from payments.systems.oltp.connection import connect, dsn
 
 _WAIT = "10s"
@@ -30,23 +30,27 @@ class Barrier:
     point: SnapshotPoint
     doubt: str | None = None
 
+    @property
+    def place(self) -> str:
+        """The place of the log as PostgreSQL writes it."""
+        return f"{self.point.lsn >> 32:X}/{self.point.lsn & 0xFFFFFFFF:X}"
+
 
 @contextmanager
 def barrier() -> Iterator[Barrier]:
     """Yield the store at a barrier, within one read-only transaction. Raises ``UsageError`` when it is not there."""
-    with connect(autocommit=True) as connection:
+    with connect(autocommit=True) as connection, ExitStack() as stack:
         server = snapshot_point(connection)
-        with connection.transaction():
-            connection.execute("set transaction isolation level repeatable read, read only")
-            try:
-                with _exported_snapshot() as (lsn, snapshot):
-                    connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
-                found = Barrier(connection, replace(server, lsn=lsn))
-            except NoSlotError as error:
-                found = Barrier(connection, _place_after_snapshot(connection, server), str(error))
-            # Values are written as the landing of a snapshot writes them; compiled code does not pay for itself.
-            connection.execute("set local datestyle = 'ISO'; set local bytea_output = 'hex'; set local jit = off")
-            yield found
+        try:
+            with _exported_snapshot() as (lsn, snapshot):
+                stack.enter_context(repeatable_read(connection, snapshot))
+            found = Barrier(connection, replace(server, lsn=lsn))
+        except NoSlotError as error:
+            stack.enter_context(repeatable_read(connection))
+            after = snapshot_point(connection).lsn + 1  # what the snapshot shows was written before
+            found = Barrier(connection, replace(server, lsn=after), str(error))
+        connection.execute("set local jit = off")  # it takes longer than it saves
+        yield found
 
 
 class NoSlotError(Exception):
@@ -73,11 +77,6 @@ def _exported_snapshot() -> Iterator[tuple[int, str]]:
         yield (int(high, 16) << 32) + int(low, 16), snapshot.decode()
     finally:
         connection.finish()
-
-
-def _place_after_snapshot(connection: psycopg.Connection, server: SnapshotPoint) -> SnapshotPoint:
-    connection.execute("select 1 from pg_class limit 1")  # takes the snapshot
-    return replace(server, lsn=snapshot_point(connection).lsn + 1)
 
 
 def _reason(connection: pq.abc.PGconn) -> str:

@@ -14,7 +14,7 @@ import psycopg
 
 from ingestion.contracts import ENVELOPE, Entity
 from ingestion.landing import open_items
-from ingestion.oltp import table_of
+from ingestion.oltp import Table, table_of
 from ingestion.raw_zone import Pin, file_literal, parquet, relation, text_literal
 from payments.compliance.barrier import Barrier
 from payments.compliance.content import Content, content_of, content_query, key_text, row_hash
@@ -40,7 +40,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the stores hold of one entity at one point, by store; ``first`` says what is wrong with the first keys."""
+    """What the stores hold of one entity at one point, by store; ``first`` says what is wrong with the first keys.
+
+    Without any content the entity could not be compared, and ``first`` says why.
+    """
 
     entity: str
     contents: Mapping[str, Content]
@@ -49,13 +52,13 @@ class Comparison:
     @property
     def agrees(self) -> bool:
         """Whether all stores say the same."""
-        first, *others = self.contents.values()
-        return all(other == first for other in others)
+        said = list(self.contents.values())
+        return bool(said) and all(content == said[0] for content in said)
 
     @property
     def differences(self) -> Iterator[str]:
         """One sentence a measure on which the stores differ: rows, each sum of money, else the content."""
-        if self.agrees:
+        if self.agrees or not self.contents:
             return
         measures = {"rows": {store: content.rows for store, content in self.contents.items()}}
         for column, currency in sorted({place for content in self.contents.values() for place in content.money}):
@@ -91,24 +94,28 @@ def session(warehouse: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             yield con
 
 
-def operational(con: duckdb.DuckDBPyConnection, found: Barrier, entity: Entity) -> Reading:
+def operational(con: duckdb.DuckDBPyConnection, found: Barrier, table: Table) -> Reading:
     """Read a table of PostgreSQL at the barrier. Raises ``UsageError`` when the server refuses."""
-    table = '"{}"."{}"'.format(*table_of(entity))
+    entity = compared_columns(table)
+    columns = ", ".join(f'"{source}" as "{name}"' for name, source in table.view.sources.items() if source is not None)
+    rows = '(select {} from "{}"."{}") as rows'.format(columns, *table_of(entity))
     try:
-        rows = found.connection.execute(content_query(entity, table, "postgres").encode()).fetchall()
-    except (
-        psycopg.errors.UndefinedTable,
-        psycopg.errors.UndefinedColumn,
-        psycopg.errors.InsufficientPrivilege,
-    ) as error:
-        message = error.diag.message_primary
-        raise UsageError(f"The operational store cannot be compared ({message}): run payments up.") from error
-    return Reading("PostgreSQL", content_of(entity, rows), lambda: _copied(con, found.connection, entity, table))
+        told = found.connection.execute(content_query(entity, rows, "postgres").encode()).fetchall()
+    except psycopg.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"The operational store cannot be read as {entity.name} is compared ({reason}).") from error
+    return Reading("PostgreSQL", content_of(entity, told), lambda: _copied(con, found.connection, entity, rows))
 
 
-def _copied(con: duckdb.DuckDBPyConnection, connection: psycopg.Connection, entity: Entity, table: str) -> str:
+def compared_columns(table: Table) -> Entity:
+    """Return an entity without the columns that its table has lost."""
+    kept = tuple(column for column in table.entity.columns if table.view.sources[column.name] is not None)
+    return replace(table.entity, columns=kept)
+
+
+def _copied(con: duckdb.DuckDBPyConnection, connection: psycopg.Connection, entity: Entity, relation: str) -> str:
     """Copy key and hash of every row into a table of the session, on disk rather than in memory."""
-    rows = f"select {key_text(entity, 'postgres')}, {row_hash(entity, 'postgres')} from {table}"
+    rows = f"select {key_text(entity, 'postgres')}, {row_hash(entity, 'postgres')} from {relation}"
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
         with connection.cursor().copy(f"copy ({rows}) to stdout (format csv)".encode()) as copy:
             for block in copy:

@@ -18,13 +18,22 @@ import duckdb
 from ingestion.cdc.stream import NAME, drain
 from ingestion.contracts import entities
 from ingestion.oltp import SOURCE as OLTP
-from ingestion.oltp import SnapshotPoint, epoch_of
+from ingestion.oltp import SnapshotPoint, epoch_of, tables_now
 from ingestion.raw_zone import Pin, Position, RawZone
 from payments.compliance.barrier import Barrier, barrier
 from payments.compliance.built import CAPTURED, SOURCES, as_built, built
 from payments.compliance.content import Content
 from payments.compliance.documents import documents_compared
-from payments.compliance.readings import Comparison, Reading, as_of, compared, in_quarantine, operational, session
+from payments.compliance.readings import (
+    Comparison,
+    Reading,
+    as_of,
+    compared,
+    compared_columns,
+    in_quarantine,
+    operational,
+    session,
+)
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect
@@ -131,11 +140,7 @@ def reconcile() -> Reconciliation:
         else:
             bring_up()  # what begins anew with a snapshot has to do so before the barrier
             found = stack.enter_context(barrier())
-            pin, readings, said = _at_barrier(con, zone, found)
-            notes += said
-            for name, (source, landed) in readings.items():
-                comparisons.append(compared(con, name, source, landed))
-                raw[name] = landed
+            pin, raw, comparisons, notes = _at_barrier(con, zone, found)
         part, said = as_built(con, pin, warehouse, raw)
         comparisons += part
         notes += said
@@ -176,35 +181,42 @@ def _slot_is_active() -> bool | None:
 
 def _at_barrier(
     con: duckdb.DuckDBPyConnection, zone: RawZone, found: Barrier
-) -> tuple[Pin, dict[str, tuple[Reading, Reading]], list[str]]:
-    """Read PostgreSQL at the barrier and the raw zone as of it, again while another process is still landing.
+) -> tuple[Pin, dict[str, Reading], list[Comparison], list[str]]:
+    """Compare PostgreSQL at the barrier and the raw zone as of it, again while another process is still landing.
 
-    Equal content needs no other proof that everything has landed; only a difference has to wait for it.
+    Equal content needs no other proof that everything has landed; only a difference has to wait for it. Returns the pin
+    and the readings of the raw zone as well.
     """
-    tables = {f"{OLTP}.{name}": entity for name, entity in entities(OLTP).items()}
+    tables = {f"{OLTP}.{table.entity.name}": table for table in tables_now(found.connection, zone.pin())}
+    readable = {name: table for name, table in tables.items() if table.view.stopped is None}
     landed: dict[str, Reading] = {}
     until = time.monotonic() + WAIT_SECONDS
-    pending = list(tables)
+    pending = list(readable)
     with ThreadPoolExecutor(max_workers=1) as reader:  # PostgreSQL reads while DuckDB does
-        source = {name: reader.submit(operational, con, found, entity) for name, entity in tables.items()}
+        source = {name: reader.submit(operational, con, found, table) for name, table in readable.items()}
         while True:
             is_elsewhere = bring_up()
             pin = zone.pin()
             before, reached = _before(pin, found.point)
             for name in pending:
-                landed[name] = as_of(con, pin, tables[name], before)
+                landed[name] = as_of(con, pin, compared_columns(readable[name]), before)
             pending = [name for name in pending if source[name].result().content != landed[name].content]
             is_late = bool(pending) and is_elsewhere and reached < found.point.lsn
             if not is_late or time.monotonic() > until:
                 break
             time.sleep(_POLL_SECONDS)
-    place = f"{found.point.lsn >> 32:X}/{found.point.lsn & 0xFFFFFFFF:X}"
-    notes = [f"PostgreSQL and raw zone are compared at the barrier {place}"]
+    comparisons = [compared(con, name, source[name].result(), landed[name]) for name in readable]
+    notes = [f"PostgreSQL and raw zone are compared at the barrier {found.place}"]
     if found.doubt is not None:
         notes.append(f"the barrier is only as exact as the store is quiet: it gives no logical slot ({found.doubt})")
     if is_late:
         notes.append(f"the stream has not reached the barrier within {WAIT_SECONDS:.0f} s: what differs may be late")
-    return pin, {name: (source[name].result(), landed[name]) for name in tables}, notes
+    for name, table in tables.items():
+        if table.view.stopped is not None:
+            comparisons.append(Comparison(name, {}, (f"cannot be compared: {table.view.stopped}",)))
+        elif gone := [column for column, place in table.view.sources.items() if place is None]:
+            notes.append(f"{name} is compared without {', '.join(gone)}: PostgreSQL has no such column any more")
+    return pin, landed, comparisons, notes
 
 
 def _before(pin: Pin, point: SnapshotPoint) -> tuple[str, int]:
