@@ -75,6 +75,7 @@ def _exported_snapshot() -> Iterator[tuple[int, str]]:
             raise NoSlotError(_reason(connection))
         high, low = place.decode().split("/")
         yield (int(high, 16) << 32) + int(low, 16), snapshot.decode()
+        connection.exec_(f"DROP_REPLICATION_SLOT {name}".encode())  # it would go with the connection, but later
     finally:
         connection.finish()
 

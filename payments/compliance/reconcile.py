@@ -18,7 +18,7 @@ import duckdb
 from ingestion.cdc.stream import NAME, drain
 from ingestion.contracts import entities
 from ingestion.oltp import SOURCE as OLTP
-from ingestion.oltp import SnapshotPoint, epoch_of, tables_now
+from ingestion.oltp import epoch_of, tables_now
 from ingestion.raw_zone import Pin, Position, RawZone
 from payments.compliance.barrier import Barrier, barrier
 from payments.compliance.built import CAPTURED, SOURCES, as_built, built
@@ -139,8 +139,10 @@ def reconcile() -> Reconciliation:
             notes.append("PostgreSQL has never landed, so it is not compared")
         else:
             bring_up()  # what begins anew with a snapshot has to do so before the barrier
+            last = zone.pin().last_of(OLTP)  # it lies before the barrier, so it tells whether that is the same log
             found = stack.enter_context(barrier())
-            pin, raw, comparisons, notes = _at_barrier(con, zone, found)
+            place = Position(epoch_of(last, found.point), found.point.lsn, 0, 0)
+            pin, raw, comparisons, notes = _at_barrier(con, zone, found, place)
         part, said = as_built(con, pin, warehouse, raw)
         comparisons += part
         notes += said
@@ -180,7 +182,7 @@ def _slot_is_active() -> bool | None:
 
 
 def _at_barrier(
-    con: duckdb.DuckDBPyConnection, zone: RawZone, found: Barrier
+    con: duckdb.DuckDBPyConnection, zone: RawZone, found: Barrier, place: Position
 ) -> tuple[Pin, dict[str, Reading], list[Comparison], list[str]]:
     """Compare PostgreSQL at the barrier and the raw zone as of it, again while another process is still landing.
 
@@ -197,11 +199,10 @@ def _at_barrier(
         while True:
             is_elsewhere = bring_up()
             pin = zone.pin()
-            before, reached = _before(pin, found.point)
             for name in pending:
-                landed[name] = as_of(con, pin, compared_columns(readable[name]), before)
+                landed[name] = as_of(con, pin, compared_columns(readable[name]), f"_position < '{place}'")
             pending = [name for name in pending if source[name].result().content != landed[name].content]
-            is_late = bool(pending) and is_elsewhere and reached < found.point.lsn
+            is_late = bool(pending) and is_elsewhere and not _has_reached(pin, place)
             if not is_late or time.monotonic() > until:
                 break
             time.sleep(_POLL_SECONDS)
@@ -219,9 +220,7 @@ def _at_barrier(
     return pin, landed, comparisons, notes
 
 
-def _before(pin: Pin, point: SnapshotPoint) -> tuple[str, int]:
-    """Return SQL that tells which landed rows stand before the barrier, and how far the log has landed."""
+def _has_reached(pin: Pin, place: Position) -> bool:
+    """Return whether everything before a place of the log has landed, as the last commit tells."""
     last = pin.last_of(OLTP)
-    epoch = epoch_of(last, point)
-    reached = int(last.parameters.get("lsn", "0")) if last is not None and last.reached.epoch == epoch else 0
-    return f"_position < '{Position(epoch, point.lsn, 0, 0)}'", reached
+    return last is not None and (last.reached.epoch, int(last.parameters["lsn"])) >= (place.epoch, place.commit_lsn)
