@@ -100,7 +100,11 @@ def built(con: duckdb.DuckDBPyConnection) -> Warehouse:
 def _built_from(con: duckdb.DuckDBPyConnection, models: Mapping[str, set[str]]) -> int:
     """Return the landing that dbt pinned when it last ran: the newest that its view of the batches names."""
     view = con.execute("select sql from duckdb_views() where database_name = 'wh' and view_name = 'batches'").fetchone()
-    pinned = [int(number) for number in re.findall(r"commits/(\d+)\.json", "" if view is None else view[0])]
+    bound = "" if view is None else str(view[0])
+    pinned = [int(highest) for highest in re.findall(r"batches/(\d+)-\d+\.parquet", bound)]
+    if "recent_batches" in bound:
+        row = con.execute("select max(sequence) from wh.raw_platform.recent_batches").fetchone()
+        pinned.append(0 if row is None else int(row[0] or 0))
     if pinned:
         return max(pinned)
     staged = [
@@ -144,6 +148,8 @@ def as_built(
         f"raw zone, staging and marts are compared as of landing {warehouse.sequence}, which dbt read last"
         + (f" ({since} landed since)" if since > 0 else "")
     ]
+    if pin.checkpoint.rewritten > warehouse.sequence:
+        notes.append("somebody was erased from the raw zone since the warehouse was built: build again")
     if missing:
         notes.append(f"not built, so not compared: {', '.join(dict.fromkeys(missing))} (dbt build)")
     return found, notes

@@ -13,65 +13,76 @@ import duckdb
 import pyarrow as pa
 from pymongo.collection import Collection
 
+from ingestion.cdc.copies import CONSUMER
 from ingestion.contracts import Entity, entities
 from ingestion.document_changes import OVERLAP, Document, tombstones
 from ingestion.landing import open_items
-from ingestion.raw_zone import Commit, Pin, text_literal
+from ingestion.raw_zone import Pin, text_literal
 from payments.compliance.content import Content
 from payments.compliance.readings import KEYS_NAMED, Comparison, latest
 from payments.systems.documents.client import database
-from payments.systems.documents.versioned import DOCUMENTS_A_BATCH, batches
+from payments.systems.documents.versioned import DOCUMENTS_A_BATCH
 
 SOURCE = "documents"
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A collection whose documents each belong to a relational row: its entity, and its key in their columns."""
+    """A collection of which each document belongs to a relational row: the entity, and its column that is the id.
+
+    ``is_whole``: once the copies are kept current, every row has a document.
+    """
 
     collection: str
     entity: str
-    key: tuple[str, str]
+    column: str
+    is_whole: bool
 
 
 COPIES = (
-    Copy("customer_profiles", "customers", ("merchant_id", "customer_id")),
-    Copy("fraud_decisions", "charges", ("merchant_id", "charge_id")),
+    Copy("customer_profiles", "customers", "customer_id", is_whole=True),
+    Copy("merchant_risk", "merchants", "merchant_id", is_whole=True),
+    Copy("fraud_decisions", "charges", "charge_id", is_whole=False),
 )
 
 
 def documents_compared(con: duckdb.DuckDBPyConnection, pin: Pin) -> tuple[list[Comparison], list[str]]:
-    """Compare every collection that has landed; return notes as well: what is late. Raises ``UsageError``."""
-    landings = {name: found for name in entities(SOURCE) if (found := _landed(pin, name)) is not None}
-    if not landings:
+    """Compare every collection that has landed, and the copies of relational rows; notes say what is late.
+
+    Raises ``UsageError`` when the store cannot be reached.
+    """
+    if pin.last_of(SOURCE) is None:
         return [], ["no document has landed, so the document store is not compared"]
     store = database()
-    compared: list[Comparison] = []
+    found: list[Comparison] = []
     notes: list[str] = []
-    for name, landing in landings.items():
-        entity = entities(SOURCE)[name]
+    for name, entity in entities(SOURCE).items():
+        landing = pin.last_of(SOURCE, f"progress of {name}")
+        if landing is None:
+            continue
         con.execute(f"create or replace temp table documents as {_standing(con, pin, entity)}")
         landed = _count(con, "documents")
-        # Ids are read only where the numbers differ, or hide that as many were written as are gone.
+        # Ids are read only where the numbers differ, or may hide that as many were written as are gone.
         if (
             landed
             == store[name].count_documents({})
             == store[name].count_documents({"written_at": {"$lt": landing.source_at}})
         ):
             contents = {"raw zone": Content(landed), "document store": Content(landed)}
-            compared.append(Comparison(f"{SOURCE}.{name}", contents))
+            found.append(Comparison(f"{SOURCE}.{name}", contents))
             continue
-        _load_ids(con, store[name], landing)
-        compared.append(_by_id(con, pin, entity, store[name]))
+        _load_ids(con, store[name], landing.source_at - OVERLAP)
+        found.append(_by_id(con, pin, entity, store[name]))
         if late := _count(con, "late"):
             notes.append(f"{SOURCE}.{name}: {late} documents changed since they were landed (payments land documents)")
-    compared += [_owned(con, pin, copy, store[copy.collection]) for copy in COPIES if copy.collection in landings]
-    return compared, notes
-
-
-def _landed(pin: Pin, collection: str) -> Commit | None:
-    """Return the newest batch that read a collection."""
-    return next((commit for commit in reversed(pin.commits) if f"progress of {collection}" in commit.parameters), None)
+    progress = store["copy_progress"].find_one({"_id": CONSUMER})
+    copied = None if progress is None else int(progress["sequence"])
+    last = pin.last_of("oltp")
+    if last is not None:
+        found += [_owned(con, pin, copy, store[copy.collection], copied) for copy in COPIES]
+        if copied is not None and copied < last.sequence:
+            notes.append(f"copies are compared as of landing {copied}, which they had reached")
+    return found, notes
 
 
 def _standing(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity) -> str:
@@ -84,9 +95,8 @@ def _standing(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity) -> str:
     """
 
 
-def _load_ids(con: duckdb.DuckDBPyConnection, collection: Collection[Document], landing: Commit) -> None:
-    """Fill ``stored`` with the ids of a collection, and whether each was written since it was landed."""
-    since = landing.source_at - OVERLAP
+def _load_ids(con: duckdb.DuckDBPyConnection, collection: Collection[Document], since: datetime) -> None:
+    """Fill ``stored`` with the ids of a collection, and whether each was written since a moment."""
     con.execute("create or replace temp table stored (id varchar, is_new boolean)")
     for ids, news in _batches(collection, since):
         con.register("incoming", pa.table({"id": pa.array(ids, pa.string()), "is_new": pa.array(news, pa.bool_())}))
@@ -133,7 +143,7 @@ def _by_id(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, collection:
     con.execute(
         f"""
         create or replace temp table differing as
-        select documents.id is null as is_unlanded, coalesce(documents.id, stored.id) as id
+        select documents.id is null as is_stored, coalesce(documents.id, stored.id) as id
         from documents
         full join stored on documents.id = stored.id
         where
@@ -146,48 +156,66 @@ def _by_id(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, collection:
         int(con.execute(f"select count(*) from {one} semi join {other} using (id)").fetchall()[0][0])
         for one, other in (("documents", "stored"), ("stored", "documents"))
     )
-    unlanded = _count(con, "differing where is_unlanded")
-    lost = _count(con, "differing where not is_unlanded")
-    first = con.execute(
-        f"""
-        select case when is_unlanded then 'only in document store: ' else 'only in raw zone: ' end || id
-        from differing
-        order by id
-        limit {KEYS_NAMED}
-        """
-    ).fetchall()
+    unlanded = _count(con, "differing where is_stored")
+    lost = _count(con, "differing where not is_stored")
     # As many lost as not landed would be equal rows: the checksum says otherwise.
     contents = {
         "raw zone": Content(landed + lost, lost),
         "document store": Content(stored + unlanded, -unlanded),
     }
-    return Comparison(f"{SOURCE}.{entity.name}", contents, tuple(row[0] for row in first))
+    return Comparison(f"{SOURCE}.{entity.name}", contents, _first(con, "only in document store", "only in raw zone"))
 
 
-def _owned(con: duckdb.DuckDBPyConnection, pin: Pin, copy: Copy, collection: Collection[Document]) -> Comparison:
-    """Compare the documents of a collection with those among them whose relational row has landed and is not gone."""
-    owners, entity = entities("oltp")[copy.entity], entities(SOURCE)[copy.collection]
-    key = ", ".join(copy.key)
+def _owned(
+    con: duckdb.DuckDBPyConnection, pin: Pin, copy: Copy, collection: Collection[Document], copied: int | None
+) -> Comparison:
+    """Compare the ids of copies with the rows that they belong to, as of the landing that the copies have reached.
+
+    A copy may be newer than that. So only what is right neither then nor now is wrong.
+    """
+    owners = entities("oltp")[copy.entity]
+    _load_ids(con, collection, datetime.now(UTC))
+    for name, condition in (("then", "true" if copied is None else f"_sequence <= {copied}"), ("now", "true")):
+        rows = latest(con, pin, owners, condition)
+        con.execute(f"create or replace temp table owners_{name} as select {copy.column} as id from ({rows})")
+    is_expected = str(copy.is_whole and copied is not None)
     con.execute(
         f"""
-        create or replace temp table ownerless as
-        select "{entity.key[0]}" as id
-        from ({latest(con, pin, entity, "true")}) as documents
-        anti join ({latest(con, pin, owners, "true")}) as owners using ({key})
-        where documents._op <> 'x'
+        create or replace temp table differing as
+        select id, true as is_stored
+        from stored
+        where id not in (select id from owners_then union all select id from owners_now)
+        union all
+        select id, false as is_stored
+        from owners_then
+        semi join owners_now using (id)
+        anti join stored using (id)
+        where {is_expected}
         """
     )
-    suspects = [row[0] for row in con.execute("select id from ownerless order by id").fetchall()]
-    # What is gone from the store as well only waits to be landed.
-    ownerless = [
-        str(document["_id"])
-        for batch in batches(suspects, DOCUMENTS_A_BATCH)
-        for document in collection.find({"_id": {"$in": batch}}, {"_id": 1}).sort("_id", 1)
-    ]
-    stored = collection.count_documents({})
-    contents = {"raw zone": Content(stored - len(ownerless)), "document store": Content(stored)}
-    first = tuple(f"without its row in {copy.entity}: {found}" for found in ownerless[:KEYS_NAMED])
-    return Comparison(f"copies.{copy.collection}", contents, first)
+    stored, ownerless = _count(con, "stored"), _count(con, "differing where is_stored")
+    missing = _count(con, "differing where not is_stored")
+    # As many missing as ownerless would be equal rows: the checksum says otherwise.
+    contents = {
+        copy.entity: Content(stored - ownerless + missing, missing),
+        "document store": Content(stored, -ownerless),
+    }
+    return Comparison(
+        f"copies.{copy.collection}", contents, _first(con, f"without its row in {copy.entity}", "without a copy")
+    )
+
+
+def _first(con: duckdb.DuckDBPyConnection, one: str, other: str) -> tuple[str, ...]:
+    """Return what is wrong with the first ids of ``differing``: of those in the store, of the others."""
+    rows = con.execute(
+        f"""
+        select case when is_stored then '{one}' else '{other}' end || ': ' || id
+        from differing
+        order by id
+        limit {KEYS_NAMED}
+        """
+    ).fetchall()
+    return tuple(row[0] for row in rows)
 
 
 def _count(con: duckdb.DuckDBPyConnection, rows: str) -> int:

@@ -15,7 +15,7 @@ import psycopg
 from ingestion.contracts import ENVELOPE, Entity
 from ingestion.landing import open_items
 from ingestion.oltp import Table, table_of
-from ingestion.raw_zone import Pin, file_literal, parquet, relation, text_literal
+from ingestion.raw_zone import Pin, Position, file_literal, parquet, relation, text_literal
 from payments.compliance.barrier import Barrier
 from payments.compliance.content import Content, content_of, content_query, key_text, row_hash
 from payments.errors import UsageError
@@ -144,6 +144,34 @@ def has_more(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, condition
     if not files:
         return False
     return bool(con.execute(f"select exists (from {parquet(files)} where not ({condition}))").fetchall()[0][0])
+
+
+def changes_landed(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, start: Position, end: Position) -> Content:
+    """Count the changes of an entity that landed from the log between two places; the checksum is of their positions.
+
+    A truncation counts once, as in the log: it landed as the deletion of every row, all at one place.
+    """
+    files = pin.files(entity.source, entity.name)
+    if not files:
+        return Content()
+    rows = con.execute(
+        f"""
+        with
+        changes as (
+            select _op, _position, left(_position, {len(start.prefix)}) as place
+            from {parquet(files)}
+            -- What a snapshot landed stands at no change of the log.
+            where _position >= '{start}' and _position < '{end}' and substr(_position, 27, 16) <> repeat('0', 16)
+        ),
+        counted as (
+            select _position from changes where _op <> 'd'
+            union all
+            select min(_position) as _position from changes where _op = 'd' group by place
+        )
+        select count(*), coalesce(sum(cast('0x' || left(md5(_position), 15) as bigint)), 0) from counted
+        """
+    ).fetchall()
+    return Content(int(rows[0][0]), int(rows[0][1]))
 
 
 def latest(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, condition: str) -> str:

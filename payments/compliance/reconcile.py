@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 import duckdb
 
-from ingestion.cdc.stream import NAME, drain
+from ingestion.cdc.generation import NAME
+from ingestion.cdc.stream import drain
+from ingestion.cdc.totals import EntityTotals, topic_totals
 from ingestion.contracts import entities
 from ingestion.oltp import SOURCE as OLTP
 from ingestion.oltp import epoch_of, tables_now
@@ -28,6 +30,7 @@ from payments.compliance.readings import (
     Comparison,
     Reading,
     as_of,
+    changes_landed,
     compared,
     compared_columns,
     in_quarantine,
@@ -37,6 +40,7 @@ from payments.compliance.readings import (
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect
+from payments.systems.stream import server as broker
 
 WAIT_SECONDS = 60.0
 """How long a stream of another process may take to land what stands before the barrier."""
@@ -143,6 +147,7 @@ def reconcile() -> Reconciliation:
             found = stack.enter_context(barrier())
             place = Position(epoch_of(last, found.point), found.point.lsn, 0, 0)
             pin, raw, comparisons, notes = _at_barrier(con, zone, found, place)
+            comparisons += _on_topics(con, pin, place)
         part, said = as_built(con, pin, warehouse, raw)
         comparisons += part
         notes += said
@@ -218,6 +223,23 @@ def _at_barrier(
         elif gone := [column for column, place in table.view.sources.items() if place is None]:
             notes.append(f"{name} is compared without {', '.join(gone)}: PostgreSQL has no such column any more")
     return pin, landed, comparisons, notes
+
+
+def _on_topics(con: duckdb.DuckDBPyConnection, pin: Pin, place: Position) -> Iterator[Comparison]:
+    """Compare the changes that the topic of a broker holds, up to the barrier, with those that have landed."""
+    last = pin.last_of(OLTP)
+    if last is None or "generation" not in last.parameters or not broker.is_wanted():
+        return
+    found = topic_totals(f"{last.parameters['system_identifier']}/{last.parameters['generation']}", place.commit_lsn)
+    if found is None:
+        return
+    start, end = Position(found.epoch, found.start_lsn, 0, 0), Position(found.epoch, found.end_lsn, 0, 0)
+    for entity in entities(OLTP).values():
+        told = found.entities.get(entity.name, EntityTotals(0, 0))
+        landed = changes_landed(con, pin, entity, start, end)
+        if told.changes or landed.rows:
+            contents = {"topics": Content(told.changes, told.checksum), "raw zone": landed}
+            yield Comparison(f"changes.{entity.name}", contents)
 
 
 def _has_reached(pin: Pin, place: Position) -> bool:
