@@ -8,7 +8,7 @@
       transaction. The first version holds from created_at: nobody saw the record before.
     - A deletion ends the last version (is_deleted_at_end). A record that is made again begins its next version then: the time
       between is a gap.
-    - The positions order the versions, never the times. No version begins after one that came later: where the clock of the
+    - The positions order the versions, never the times. No version begins before one that came earlier: where the clock of the
       source went back, or two transactions committed in the same microsecond, a version may hold for no time.
 -#}
 {% macro versions_from_log(relation) -%}
@@ -27,15 +27,11 @@
         from {{ relation }} as landed
     ),
 
-    -- A snapshot tells when it looked, not when the content came about; the log of the same epoch may tell.
-    timed as (
+    -- The place of a snapshot in the log is taken before it looks. What it saw of transactions behind that place is told again
+    -- by the log of the same epoch, and there at its time.
+    told as (
         select
             states.*,
-            min(states._source_at) over (
-                partition by states._key
-                order by states._position
-                rows between current row and unbounded following
-            ) as _since,
             min(case when states._transaction_id is not null then states._source_at end) over (
                 partition by states._key, states._state, left(states._position, 8)
                 order by states._position
@@ -45,23 +41,32 @@
         where states._recency = 1
     ),
 
-    -- The place of a snapshot in the log is taken before it looks. What it saw of transactions that come after that place is
-    -- told again by the log, and there at its time.
     compared as (
         select
-            timed.*,
-            lag(timed._state) over (partition by timed._key order by timed._position) as _former_state
-        from timed
-        where timed._transaction_id is not null or timed._told_at is null or timed._told_at > timed._source_at
+            told.*,
+            coalesce(lag(told._state) over (partition by told._key order by told._position), 'gone') as _former_state
+        from told
+        where told._transaction_id is not null or told._told_at is null or told._told_at > told._source_at
+    ),
+
+    changes as (
+        select
+            compared.*,
+            max(compared._source_at) over (
+                partition by compared._key
+                order by compared._position
+                rows between unbounded preceding and current row
+            ) as _since
+        from compared
+        where compared._state <> compared._former_state
     ),
 
     bounded as (
         select
-            compared.*,
-            lead(compared._since) over (partition by compared._key order by compared._position) as _until,
-            lead(compared._state) over (partition by compared._key order by compared._position) as _next_state
-        from compared
-        where compared._former_state is null or compared._state <> compared._former_state
+            changes.*,
+            lead(changes._since) over (partition by changes._key order by changes._position) as _until,
+            lead(changes._state) over (partition by changes._key order by changes._position) as _next_state
+        from changes
     ),
 
     numbered as (

@@ -46,6 +46,7 @@ class Recorded:
         self._changes = changes
         self._now = START
         self._lsn = 1_000
+        self._committed = 0
         self._epoch = 1
         self._xid = 700
         self._open: list[Open] = []
@@ -89,7 +90,7 @@ class Recorded:
             self._epoch += 1
             self._open.clear()
             self._lsn -= 500
-            self._now -= timedelta(seconds=2)
+            self._now -= timedelta(minutes=10)
 
     def _write_some(self, count: int, *, is_recorded: bool) -> None:
         for _ in range(count):
@@ -99,13 +100,17 @@ class Recorded:
 
     def _step(self, *, is_recorded: bool) -> None:
         if len(self._open) < 4 and self._draw.random() < 0.5:
-            self._xid += 1
-            self._open.append(Open(self._xid))
+            self._begin()
         for transaction in self._open:
             for _ in range(self._draw.choice([0, 1, 1, 2])):
                 self._change(transaction)
         if self._open and self._draw.random() < 0.5:
             self._end(is_recorded=is_recorded)
+
+    def _begin(self) -> Open:
+        self._xid += 1
+        self._open.append(Open(self._xid))
+        return self._open[-1]
 
     def _change(self, transaction: Open) -> None:
         locked = {name for other in self._open if other is not transaction for name in other.states}
@@ -140,7 +145,9 @@ class Recorded:
         transaction = self._open.pop(self._draw.randrange(len(self._open)))
         if self._draw.random() < 0.1 or not transaction.writes:
             return  # rolled back
-        self._lsn += 8
+        # The first commit after a snapshot may stand at its very place.
+        self._lsn += 8 if self._lsn == self._committed else self._draw.choice([0, 8])
+        self._committed = self._lsn
         self._now += timedelta(microseconds=self._draw.choice([0, 1, 900, 2_000_000]))
         self._stored.update(transaction.states)
         if not is_recorded:
@@ -172,12 +179,15 @@ class Recorded:
 
     def _snapshot(self, *, is_first: bool) -> None:
         """Take the place in the log first and look later: what commits between is seen, and told by the log as well."""
+        begun = self._begin()
+        for _ in range(10):
+            self._change(begun)
         self._lsn += 8
         prefix = f"{self._epoch:08x}/{self._lsn:016x}/{0:016x}/"
         known = {name: told[-1].state for name, told in self.told.items()}
         told_before = {name: len(told) for name, told in self.told.items()}
         # The records of the log come behind those of the snapshot, as they land; only the positions say the order.
-        self._write_some(self._changes // 200, is_recorded=True)
+        self._write_some(self._draw.choice([0, self._changes // 200]), is_recorded=True)
         is_complete = is_first or self._draw.random() < 0.5
         for number, name in enumerate(sorted(self._stored)):
             found, position = self._stored[name], f"{prefix}{number:08x}"
@@ -187,16 +197,19 @@ class Recorded:
                 self._record(name, op, position, found, None)
             if found != before and len(self.told.get(name, ())) == told_before.get(name, 0):
                 self.told.setdefault(name, []).append(Told(self._now, position, found))
+        self._now += timedelta(microseconds=1)
+        while self._open:  # they wrote before
+            self._end(is_recorded=True)
 
 
 def _versions(name: str, told: list[Told]) -> list[tuple[Any, ...]]:
-    told = sorted(told, key=lambda each: each.position)
     found: list[list[Any]] = []
     state: State = None
-    for place, each in enumerate(told):
+    since = datetime.min.replace(tzinfo=UTC)
+    for each in sorted(told, key=lambda each: each.position):
         if each.state == state:
             continue
-        since = min(later.at for later in told[place:])
+        since = max(since, each.at)
         if state is not None:
             found[-1][7:] = [since, False, each.state is None]
         state = each.state
