@@ -225,10 +225,8 @@ def _expired(batch: Landing, entity: Entity, moment: datetime) -> list[str]:
 def _progress(pin: Pin, collection: str) -> Progress | None:
     """Return how far a collection was read, as the newest commit that tells of it says."""
     name = _parameter(collection)
-    for commit in reversed(pin.commits):
-        if commit.source == SOURCE and name in commit.parameters:
-            return Progress.model_validate_json(commit.parameters[name])
-    return None
+    commit = pin.last_of(SOURCE, name)
+    return None if commit is None else Progress.model_validate_json(commit.parameters[name])
 
 
 def _note(batch: Landing, entity: Entity, progress: Progress) -> None:

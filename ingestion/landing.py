@@ -214,8 +214,10 @@ class Landing:
 
     def _place(self, n: int) -> Position:
         """Return the position of the ``n``-th change of this batch."""
-        at = self.sequence if self.source_position is None else self.source_position
-        return Position(self.epoch, at, 0, n)
+        if self.source_position is None:
+            return Position(self.epoch, self.sequence, 0, n)
+        # Two snapshots may stand at one place of the log: the later batch outranks the earlier one.
+        return Position(self.epoch, self.source_position, self.sequence, n)
 
     def _one(self, query: str) -> int:
         row = self.con.execute(query).fetchone()
@@ -247,7 +249,7 @@ class Landing:
         if not files:
             return "select ''::varchar as _key, ''::varchar as _content_hash, ''::varchar as _op where false"
         asked_for = "" if staged.is_complete else "where _key in (select _key from keyed union all from absent)"
-        if len(files) == 1 and not self._has_log(entity):
+        if len(files) == 1 and not self.pin.repeats_keys(entity.source, entity.name):
             return f"select _key, _content_hash, _op from {parquet(files)} {asked_for}"
         return f"""
             select
@@ -282,15 +284,6 @@ class Landing:
             from ({landed}) as landed
             join replaced on replaced._key = landed._key
         """
-
-    def _has_log(self, entity: Entity) -> bool:
-        """Say whether a file may hold a key more than once, as those of a log do."""
-        return any(
-            part.entity == entity.name
-            for commit in self.pin.commits
-            if commit.source == entity.source and commit.kind == "log"
-            for part in commit.entities
-        )
 
     def _gone_op(self, entity: Entity) -> str:
         """Return SQL for how a landed row ended: expired when its time was over and nobody asked to remove it."""

@@ -21,8 +21,8 @@ from ingestion.raw_zone import Pin, RawZone
 from payments.errors import UsageError
 from payments.settings import settings
 
-SOURCES = ("oltp", "documents", "files")
-UNREPLAYABLE = ("card_number", "broken_row", "broken_json")
+SOURCES = ("oltp", "documents", "files", "stream")
+UNREPLAYABLE = ("card_number", "broken_row", "broken_json", "foreign_message")
 """Rules whose records cannot be landed again from quarantine: digits were removed, or the text is no record."""
 
 _COLUMNS = "quarantine_id, source, entity, rule, reason, record, origin, quarantined_at, batch_id, sequence"
@@ -129,9 +129,10 @@ def replay(batch_id: str, mapping: Path | None = None, default_currency: str | N
     originals. Raises ``UsageError`` when nothing can be replayed.
     """
     pin = RawZone(settings().raw_zone).pin()
-    commit = next((commit for commit in pin.commits if commit.batch_id == batch_id), None)
-    if commit is None:
+    found = [commit for source in SOURCES for commit in pin.batches(source, batch_id=batch_id)]
+    if not found:
         raise UsageError(f"No batch {batch_id} has landed: see payments quarantine list.")
+    (commit,) = found
     if commit.source == "oltp":
         raise UsageError("Rows of the operational store are not replayed: mend them there and run payments land.")
     refused = {

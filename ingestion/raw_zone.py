@@ -8,25 +8,42 @@ batches up to it.
 Layout below the root::
 
     commits/000000000012.json
-    data/<source>/<entity>/000000000012-000000000012.parquet         highest-lowest landing sequence
+    checkpoints/000000000012.json                                    what stands for all commit records up to there
+    data/<source>/<entity>/000000000012-000000000001.parquet         highest-lowest landing sequence
+    data/platform/batches/000000000012-000000000001.parquet          the batches whose records a checkpoint replaced
     quarantine/<source>/<entity>/000000000012-000000000012.parquet   what was refused
     resolved/<source>/<entity>/000000000012-000000000012.parquet     ids of quarantined records that are settled
+    pin-<warehouse>.json                                             when a warehouse bound its views to files
+
+A checkpoint (:mod:`ingestion.compaction` makes it) is what a reader needs to know of all batches up to one: so a reader
+reads one checkpoint and the few records after it, however many batches ever landed. Files that a checkpoint no longer
+names stay for :data:`GRACE`: a pin is good for so long.
 """
 
 import fcntl
+import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
+import duckdb
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from ingestion.contracts import ENVELOPE, Entity
+from payments.errors import UsageError
 
 FOLDERS = ("data", "quarantine", "resolved")
+BATCHES = "data/platform/batches"
+GRACE = timedelta(minutes=15)
+"""How long a file stays after another one replaced it: the time that a reader has with its pin."""
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, order=True)
@@ -99,33 +116,196 @@ class Commit(BaseModel):
         return Position.parse(self.position)
 
 
+class File(BaseModel):
+    """A Parquet file: its name below the root, its bytes, and whether it may hold a key more than once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    size: int
+    born_at: datetime
+    repeats_keys: bool
+
+    @property
+    def highest(self) -> int:
+        """The highest landing sequence of its rows."""
+        return int(self.name.rsplit("/", 1)[1][:12])
+
+    @property
+    def lowest(self) -> int:
+        """The lowest landing sequence of its rows."""
+        return int(self.name.rsplit("/", 1)[1][13:25])
+
+
+class Replaced(BaseModel):
+    """A file that another one replaced; one with rows of an erased person is no reader's any more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    born_at: datetime
+    replaced_at: datetime
+    is_erased: bool = False
+
+
+class Checkpoint(BaseModel):
+    """The raw zone up to one sequence: files by folder (``data/oltp/charges``), oldest first, and what was replaced.
+
+    ``told``: of each source the last commit, and of each of its parameters the last commit that told it.
+    ``rewritten``: the sequence of the last erasure: rows that landed before it may be others since; 0 is none.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    sequence: int
+    made_at: datetime
+    files: dict[str, list[File]]
+    told: list[Commit]
+    replaced: list[Replaced] = Field(default_factory=list)
+    rewritten: int = 0
+
+
+NOTHING = Checkpoint(sequence=0, made_at=datetime.fromtimestamp(0, UTC), files={}, told=[])
+
+
 @dataclass(frozen=True)
 class Pin:
-    """The raw zone as it stood at one committed sequence; later batches do not change it."""
+    """The raw zone as it stood at one committed sequence; later batches do not change it.
+
+    ``commits`` are those after the checkpoint, oldest first; :meth:`batches` finds all.
+    """
 
     root: Path
     commits: tuple[Commit, ...]
+    checkpoint: Checkpoint = NOTHING
 
     @property
     def sequence(self) -> int:
         """The last committed sequence; 0 when nothing has landed."""
-        return self.commits[-1].sequence if self.commits else 0
+        return self.commits[-1].sequence if self.commits else self.checkpoint.sequence
 
-    def last_of(self, source: str) -> Commit | None:
-        """Return the newest commit of a source."""
-        return next((commit for commit in reversed(self.commits) if commit.source == source), None)
+    def last_of(self, source: str, parameter: str | None = None) -> Commit | None:
+        """Return the newest commit of a source, or the newest that has a parameter."""
+        known = (*self.checkpoint.told, *self.commits)
+        return next(
+            (
+                commit
+                for commit in reversed(known)
+                if commit.source == source and (parameter is None or parameter in commit.parameters)
+            ),
+            None,
+        )
 
     def files(self, source: str, entity: str, folder: str = "data", after: int = 0) -> list[Path]:
-        """Return the committed files of an entity with rows newer than sequence ``after``, oldest first."""
+        """Return the committed files of an entity that hold rows newer than sequence ``after``, oldest first.
+
+        A file of several batches may hold older rows as well: who asks for ``after`` leaves them out.
+        """
         field = {"data": "files", "quarantine": "quarantine_files", "resolved": "resolved_files"}[folder]
+        merged = self.checkpoint.files.get(f"{folder}/{source}/{entity}", [])
         return [
-            self.root / name
-            for commit in self.commits
-            if commit.source == source and commit.sequence > after
-            for part in commit.entities
-            if part.entity == entity
-            for name in getattr(part, field)
+            *(self.root / file.name for file in merged if file.highest > after),
+            *(
+                self.root / name
+                for commit in self.commits
+                if commit.source == source and commit.sequence > after
+                for part in commit.entities
+                if part.entity == entity
+                for name in getattr(part, field)
+            ),
         ]
+
+    def repeats_keys(self, source: str, entity: str) -> bool:
+        """Say whether one file of an entity may hold a key more than once, as those of a log and merged ones do."""
+        merged = self.checkpoint.files.get(f"data/{source}/{entity}", [])
+        return any(file.repeats_keys for file in merged) or any(
+            part.entity == entity
+            for commit in self.commits
+            if commit.source == source and commit.kind == "log"
+            for part in commit.entities
+        )
+
+    def batches(self, source: str, *, kind: str | None = None, batch_id: str | None = None) -> list[Commit]:
+        """Return every batch of a source that touched an entity, oldest first; older ones without the names of files.
+
+        Unlike :meth:`last_of` this reads what was merged: it costs more the more batches there are.
+        """
+        wanted = {"source": source, "kind": kind, "batch_id": batch_id}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return [
+            *self._merged_batches(given),
+            *(
+                commit
+                for commit in self.commits
+                if commit.entities and all(getattr(commit, name) == value for name, value in given.items())
+            ),
+        ]
+
+    def _merged_batches(self, given: dict[str, str]) -> Iterator[Commit]:
+        files = [self.root / file.name for file in self.checkpoint.files.get(BATCHES, [])]
+        if not files:
+            return
+        found: dict[int, Commit] = {}
+        names = ", ".join(_BATCH_COLUMNS)
+        with duckdb.connect() as con:
+            con.execute("set TimeZone = 'UTC'")
+            condition = " and ".join(f"{name} = ${name}" for name in given)
+            query = f"select {names} from {parquet(files)} where {condition} order by sequence"
+            for row in con.execute(query, given).fetchall():
+                cells = dict(zip(_BATCH_COLUMNS, row, strict=True))
+                part = EntityCommit(**{name.removesuffix("_count"): cells[name] for name in _PART_COLUMNS})
+                commit = found.get(cells["sequence"])
+                if commit is None:
+                    head = {name: cells[name] for name in _HEAD_COLUMNS} | {
+                        "parameters": json.loads(cells["parameters"])
+                    }
+                    found[cells["sequence"]] = Commit(**head, entities=[part])
+                else:
+                    commit.entities.append(part)
+        yield from found.values()
+
+
+_HEAD_COLUMNS = (
+    "batch_id",
+    "sequence",
+    "source",
+    "kind",
+    "origin",
+    "position",
+    "source_at",
+    "landed_at",
+    "code_version",
+)
+_PART_COLUMNS = (
+    "entity",
+    "schema_version",
+    "read_count",
+    "accepted_count",
+    "unchanged_count",
+    "quarantined_count",
+    "deleted_count",
+)
+_BATCH_COLUMNS = (*_HEAD_COLUMNS, *_PART_COLUMNS, "parameters")
+
+
+def batch_table(commits: Iterable[Commit]) -> pa.Table:
+    """Return the rows of ``platform.batches`` that commits stand for, one an entity, with their parameters as JSON."""
+    rows = [
+        {name: getattr(commit, name) for name in _HEAD_COLUMNS}
+        | {name: getattr(part, name.removesuffix("_count")) for name in _PART_COLUMNS}
+        | {"parameters": json.dumps(commit.parameters)}
+        for commit in commits
+        for part in commit.entities
+    ]
+    return pa.Table.from_pylist(rows, pa.schema([(name, _batch_type(name)) for name in _BATCH_COLUMNS]))
+
+
+def _batch_type(name: str) -> pa.DataType:
+    if name == "sequence" or name.endswith("_count"):
+        return pa.int64()
+    if name == "schema_version":
+        return pa.int32()
+    return pa.timestamp("us", "UTC") if name.endswith("_at") else pa.string()
 
 
 class RawZone:
@@ -135,9 +315,34 @@ class RawZone:
         self.root = root
 
     def pin(self) -> Pin:
-        """Return the raw zone as it stands now."""
-        records = sorted((self.root / "commits").glob("[0-9]*.json"))
-        return Pin(self.root, tuple(Commit.model_validate_json(record.read_bytes()) for record in records))
+        """Return the raw zone as it stands now.
+
+        Raises:
+            UsageError: a commit record is missing.
+        """
+        for attempt in range(_ATTEMPTS):
+            # A folder is not listed in one moment: a record may be missed, or go while a checkpoint replaces it.
+            time.sleep(0.01 * attempt)
+            try:
+                checkpoint = self._checkpoint()
+                commits = self._commits_after(checkpoint.sequence)
+            except FileNotFoundError:
+                continue
+            if [commit.sequence for commit in commits] == [
+                checkpoint.sequence + place for place in range(1, len(commits) + 1)
+            ]:
+                return Pin(self.root, tuple(commits), checkpoint)
+        raise UsageError(f"A commit record of the raw zone {self.root} is missing: restore it from your backup.")
+
+    def _checkpoint(self) -> Checkpoint:
+        names = [name for name in _listed(self.root / "checkpoints") if name.endswith(".json")]
+        return _read(self.root / "checkpoints" / max(names), Checkpoint) if names else NOTHING
+
+    def _commits_after(self, sequence: int) -> list[Commit]:
+        first = f"{sequence + 1:012d}"
+        folder = self.root / "commits"
+        found = sorted(name for name in _listed(folder) if name.endswith(".json") and name >= first)
+        return [_read(folder / name, Commit) for name in found]
 
     @contextmanager
     def writing(self) -> Iterator["BatchFiles"]:
@@ -145,9 +350,7 @@ class RawZone:
 
         What a killed landing left behind is removed first.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "landing.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel however the process ends
+        with self.alone("landing.lock"):
             pin = self.pin()
             _remove_leftovers(pin)
             batch = BatchFiles(pin)
@@ -155,6 +358,14 @@ class RawZone:
                 yield batch
             finally:
                 shutil.rmtree(batch.aside, ignore_errors=True)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Hold a lock of the raw zone; the kernel gives it back however the process ends."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / name).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 class BatchFiles:
@@ -177,27 +388,30 @@ class BatchFiles:
 
     def publish(self, commit: Commit) -> None:
         """Make the batch durable and visible: data first, the commit record last."""
-        for name in self._names:
-            _sync(self.aside / name)
-        self._move_data()
-        self._move_commit(commit)
+        move_files(self.aside, self.pin.root, self._names)
+        move_record(self.aside, self.pin.root, f"commits/{commit.sequence:012d}.json", commit)
 
-    def _move_data(self) -> None:
-        for name in self._names:
-            target = self.pin.root / name
-            _make_folder(target.parent, self.pin.root)
-            (self.aside / name).rename(target)
-        for parent in {(self.pin.root / name).parent for name in self._names}:
-            _sync(parent)
 
-    def _move_commit(self, commit: Commit) -> None:
-        record = self.aside / "commit.json"
-        record.write_text(commit.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        _sync(record)
-        target = self.pin.root / "commits" / f"{commit.sequence:012d}.json"
-        _make_folder(target.parent, self.pin.root)
-        record.rename(target)
-        _sync(target.parent)
+def move_files(aside: Path, root: Path, names: Iterable[str]) -> None:
+    """Make files that were written aside durable, and put them in their places below the root."""
+    moved = list(names)
+    for name in moved:
+        _sync(aside / name)
+    for name in moved:
+        _make_folder((root / name).parent, root)
+        (aside / name).rename(root / name)
+    for parent in {(root / name).parent for name in moved}:
+        _sync(parent)
+
+
+def move_record(aside: Path, root: Path, name: str, record: BaseModel) -> None:
+    """Write a record aside and rename it to its name below the root: it is there as a whole, or not at all."""
+    written = aside / "record.json"
+    written.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    _sync(written)
+    _make_folder((root / name).parent, root)
+    written.rename(root / name)
+    _sync((root / name).parent)
 
 
 def relation(entity: Entity, files: Iterable[Path], present: Iterable[str]) -> str:
@@ -231,17 +445,38 @@ def text_literal(text: str) -> str:
 
 
 def _remove_leftovers(pin: Pin) -> None:
+    """Remove what a landing left that was killed: it would have been the next batch."""
     shutil.rmtree(pin.root / "tmp", ignore_errors=True)
-    committed = {
-        pin.root / name
-        for commit in pin.commits
-        for part in commit.entities
-        for name in (*part.files, *part.quarantine_files, *part.resolved_files)
-    }
+    name = f"{pin.sequence + 1:012d}-{pin.sequence + 1:012d}.parquet"
     for folder in FOLDERS:
-        for path in (pin.root / folder).glob("*/*/*.parquet"):
-            if path not in committed:
-                path.unlink()
+        for path in (pin.root / folder).glob(f"*/*/{name}"):
+            path.unlink()
+
+
+_Record = TypeVar("_Record", Commit, Checkpoint)
+_RECORDS: dict[Path, tuple[tuple[int, int, int], Commit | Checkpoint]] = {}
+_RECORDS_KEPT = 5_000
+
+
+def _read(path: Path, kind: type[_Record]) -> _Record:
+    """Return a record. It never changes, so it is parsed once in a process, unless another file has its name."""
+    found = path.stat()
+    stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+    known = _RECORDS.get(path)
+    if known is not None and known[0] == stamp and isinstance(known[1], kind):
+        return known[1]
+    record = kind.model_validate_json(path.read_bytes())
+    if len(_RECORDS) >= _RECORDS_KEPT:
+        _RECORDS.clear()
+    _RECORDS[path] = (stamp, record)
+    return record
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def _make_folder(folder: Path, root: Path) -> None:

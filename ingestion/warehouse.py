@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files as package_files
+from typing import Any
 
 import duckdb
 
 from ingestion.contracts import ENVELOPE, Column, Entity, entities
-from ingestion.raw_zone import Commit, Pin, RawZone, parquet, relation, text_literal
+from ingestion.raw_zone import BATCHES, Pin, RawZone, batch_table, parquet, relation, text_literal
 from payments.errors import UsageError
 from payments.settings import settings
 
@@ -22,21 +23,26 @@ def load_postgres() -> dict[str, int]:
     warehouse that holds batches of another raw zone is emptied and loaded anew. Raises ``UsageError`` when the
     warehouse cannot be reached.
     """
-    pin = RawZone(settings().raw_zone).pin()
     with attached_warehouse() as con:
+        pin = RawZone(settings().raw_zone).pin()
         con.execute("begin")
         _create_tables(con)
         after = _loaded(con)
-        if after and not _holds(con, pin, after):
+        _read_batches(con, pin, after)
+        # Rows that were loaded are others since an erasure.
+        if after and (after < pin.checkpoint.rewritten or not _holds(con, after)):
             _empty(con)
             after = 0
+            _read_batches(con, pin, after)
+        con.execute("delete from batches where sequence <= ?", [after])
+        touched = {tuple(row) for row in con.execute("select distinct source, entity from batches").fetchall()}
         loaded = {
-            f"raw_{entity.source}.{entity.name}": _append(con, pin, entity, after)
+            f"raw_{source}.{name}": _append(con, pin, entity, after) if (source, name) in touched else 0
             for source in SOURCES
-            for entity in entities(source).values()
+            for name, entity in entities(source).items()
         }
         loaded["raw_platform.quarantine"] = _append_quarantine(con, pin, after)
-        loaded["raw_platform.batches"] = _append_batches(con, pin, after)
+        loaded["raw_platform.batches"] = _insert(con, entities("platform")["batches"], "select * from batches")
         con.execute("commit")
         return loaded
 
@@ -93,6 +99,7 @@ def _create_tables(con: duckdb.DuckDBPyConnection) -> None:
             added = ", ".join(f"add column if not exists {column}" for column in columns)
             statements.append(f"create table if not exists {table} ({', '.join(columns)})")
             statements.append(f"alter table {table} {added}")
+    statements.append("create index if not exists batches_by_sequence on raw_platform.batches (sequence)")
     _execute(con, "; ".join(statements))
 
 
@@ -101,15 +108,33 @@ def _columns(entity: Entity) -> tuple[Column, ...]:
 
 
 def _loaded(con: duckdb.DuckDBPyConnection) -> int:
-    row = con.execute("select coalesce(max(sequence), 0) from wh.raw_platform.batches").fetchone()
-    return int(row[0]) if row else 0
+    row = _ask(con, "select coalesce(max(sequence), 0) from raw_platform.batches")
+    return int(row[0])
 
 
-def _holds(con: duckdb.DuckDBPyConnection, pin: Pin, sequence: int) -> bool:
+def _ask(con: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    """Return the first row of a query that the warehouse itself answers."""
+    row: tuple[Any, ...] | None = con.execute(f"from postgres_query('wh', {text_literal(query)})").fetchone()
+    if row is None:
+        raise AssertionError(f"no row from: {query}")
+    return row
+
+
+def _read_batches(con: duckdb.DuckDBPyConnection, pin: Pin, since: int) -> None:
+    """Fill the table ``batches`` with the rows of ``platform.batches`` from a sequence on."""
+    names = ", ".join(column.name for column in entities("platform")["batches"].columns)
+    merged = [pin.root / file.name for file in pin.checkpoint.files.get(BATCHES, []) if file.highest >= since]
+    con.register("landed", batch_table(commit for commit in pin.commits if commit.sequence >= since))
+    older = f"union all select {names} from {parquet(merged)} where sequence >= {since}" if merged else ""
+    con.execute(f"create or replace temp table batches as select {names} from landed {older}")
+    con.unregister("landed")
+
+
+def _holds(con: duckdb.DuckDBPyConnection, sequence: int) -> bool:
     """Return whether the batch last loaded is one of this raw zone."""
-    commit = next((commit for commit in pin.commits if commit.sequence == sequence), None)
-    row = con.execute("select max(landed_at) from wh.raw_platform.batches where sequence = ?", [sequence]).fetchone()
-    return commit is not None and row is not None and row[0] == commit.landed_at
+    here = con.execute("select max(landed_at) from batches where sequence = ?", [sequence]).fetchone()
+    there = _ask(con, f"select max(landed_at) from raw_platform.batches where sequence = {sequence}")
+    return here == there and there != (None,)
 
 
 def _empty(con: duckdb.DuckDBPyConnection) -> None:
@@ -122,7 +147,8 @@ def _append(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, after: int
     if not files:
         return 0
     present = [row[0] for row in con.execute(f"describe select * from {parquet(files)}").fetchall()]
-    return _insert(con, entity, relation(entity, files, present))
+    # A merged file holds older rows as well.
+    return _insert(con, entity, f"{relation(entity, files, present)} where _sequence > {after}")
 
 
 def _append_quarantine(con: duckdb.DuckDBPyConnection, pin: Pin, after: int) -> int:
@@ -133,19 +159,7 @@ def _append_quarantine(con: duckdb.DuckDBPyConnection, pin: Pin, after: int) -> 
         for name in entities(source)
         for path in pin.files(source, name, "quarantine", after=after)
     ]
-    return _insert(con, entity, f"select * from {parquet(files)}") if files else 0
-
-
-def _append_batches(con: duckdb.DuckDBPyConnection, pin: Pin, after: int) -> int:
-    entity = entities("platform")["batches"]
-    rows = [row for commit in pin.commits if commit.sequence > after for row in batch_rows(commit)]
-    if not rows:
-        return 0
-    columns = ", ".join(f'"{column.name}" {column.duckdb_type}' for column in entity.columns)
-    con.execute(f"create or replace temp table batches ({columns})")
-    marks = ", ".join("?" for _ in entity.columns)
-    con.executemany(f"insert into batches values ({marks})", rows)
-    return _insert(con, entity, "select * from batches")
+    return _insert(con, entity, f"select * from {parquet(files)} where sequence > {after}") if files else 0
 
 
 def _insert(con: duckdb.DuckDBPyConnection, entity: Entity, rows: str) -> int:
@@ -153,28 +167,3 @@ def _insert(con: duckdb.DuckDBPyConnection, entity: Entity, rows: str) -> int:
     table = f'wh.raw_{entity.source}."{entity.name}"'
     inserted = con.execute(f"insert into {table} ({names}) select {names} from ({rows})").fetchone()
     return int(inserted[0]) if inserted else 0
-
-
-def batch_rows(commit: Commit) -> list[list[object]]:
-    """Return the rows of ``platform.batches`` that a commit record stands for, one an entity, in contract order."""
-    return [
-        [
-            commit.batch_id,
-            commit.sequence,
-            commit.source,
-            part.entity,
-            commit.kind,
-            commit.origin,
-            commit.position,
-            commit.source_at,
-            commit.landed_at,
-            commit.code_version,
-            part.schema_version,
-            part.read,
-            part.accepted,
-            part.unchanged,
-            part.quarantined,
-            part.deleted,
-        ]
-        for part in commit.entities
-    ]

@@ -29,10 +29,15 @@
 {%- endmacro %}
 
 
-{#- The folder of the raw zone, written so that [, * and ? in its name are no patterns to DuckDB's readers. -#}
+{#- The folder of the raw zone. -#}
+{% macro raw_zone_location() -%}
+    {{ return(env_var('PAYMENTS_RAW', '') or env_var('PAYMENTS_HOME', '.payments') ~ '/raw') }}
+{%- endmacro %}
+
+
+{#- The same, written so that [, * and ? in its name are no patterns to DuckDB's readers. -#}
 {% macro raw_zone_folder() -%}
-    {%- set folder = env_var('PAYMENTS_RAW', '') or env_var('PAYMENTS_HOME', '.payments') ~ '/raw' -%}
-    {{ return(modules.re.sub('([\\[*?])', '[\\1]', folder)) }}
+    {{ return(modules.re.sub('([\\[*?])', '[\\1]', raw_zone_location())) }}
 {%- endmacro %}
 
 
@@ -58,31 +63,56 @@
 {%- endmacro %}
 
 
+{#-
+    Notes in the raw zone which warehouse binds its views now: files that are current now stay for as long as they may be
+    named in them (ingestion/compaction.py).
+-#}
+{% macro note_pin(folder) -%}
+    {%- set found = run_query('select path from duckdb_databases() where database_name = current_database() and path is not null') -%}
+    {%- if found.rows -%}
+        {%- set warehouse = found.columns[0].values()[0] -%}
+        {%- set pin = folder ~ '/pin-' ~ local_md5(warehouse) ~ '.json' -%}
+        {%- do run_query('copy (select ' ~ sql_string(warehouse) ~ ' as warehouse) to ' ~ sql_string(pin) ~ ' (format json)') -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
 {% macro duckdb__bind_raw_zone() -%}
     {%- set raw = raw_zone_folder() -%}
+    {%- set landed = 'select file from glob(' ~ sql_string(raw ~ '/commits/*.json') ~ ')' -%}
+    {%- set merged = 'select max(file) from glob(' ~ sql_string(raw ~ '/checkpoints/*.json') ~ ')' -%}
+    {%- set checkpoint = run_query(merged).columns[0].values()[0] -%}
+    {%- if checkpoint or run_query(landed ~ ' limit 1').rows -%}
+        {%- do note_pin(raw_zone_location()) -%}
+        {%- set checkpoint = run_query(merged).columns[0].values()[0] -%}
+    {%- else -%}
+        {%- do log_nothing_landed() -%}
+    {%- endif -%}
+
+    {#- The checkpoint stands for every commit record up to its own sequence; only those after it count. -#}
     {%- set commits = [] -%}
-    {%- for row in run_query('select file from glob(' ~ sql_string(raw ~ '/commits/*.json') ~ ') order by file') -%}
+    {%- set last = (checkpoint or '') | replace('\\', '/') -%}
+    {%- for row in run_query(landed ~ " where parse_filename(file) > " ~ sql_string(last.split('/') | last) ~ ' order by file') -%}
         {%- do commits.append(row[0]) -%}
     {%- endfor -%}
-    {%- if not commits -%}{%- do log_nothing_landed() -%}{%- endif -%}
 
-    {#- Files by entity, from the commit records alone: a file that no record names is not visible. -#}
+    {#- Files by entity, from checkpoint and commit records alone: a file that none of them names is not visible. -#}
     {%- set files = {} -%}
-    {%- set quarantine_files = [] -%}
-    {%- if commits -%}
+    {%- if commits or checkpoint -%}
         {%- set named -%}
-            with entities as (select source, unnest(entities, max_depth := 2) from ({{ committed_batches(commits) }}))
-            select source, entity, 'data' as kind, unnest(files) as file from entities
-            union all
-            select source, entity, 'quarantine' as kind, unnest(quarantine_files) as file from entities
+            {%- if checkpoint -%}
+                {{ checkpointed_files(checkpoint) }}
+            {%- endif -%}
+            {%- if checkpoint and commits %} union all {% endif -%}
+            {%- if commits -%}
+                {{ landed_files(commits) }}
+            {%- endif %}
             order by all
         {%- endset -%}
         {%- for row in run_query(named) -%}
-            {%- if row[2] == 'quarantine' -%}
-                {%- do quarantine_files.append(raw ~ '/' ~ row[3]) -%}
-            {%- else -%}
-                {%- do files.setdefault(row[0] ~ '.' ~ row[1], []).append(raw ~ '/' ~ row[3]) -%}
-            {%- endif -%}
+            {%- set place = row[0].split('/') -%}
+            {%- set entity = place[0] if place[0] != 'data' else place[1] ~ '.' ~ place[2] -%}
+            {%- do files.setdefault(entity, []).append(raw ~ '/' ~ row[0]) -%}
         {%- endfor -%}
     {%- endif -%}
 
@@ -90,11 +120,19 @@
         {%- set relation = node.schema ~ '.' ~ node.identifier %}
         {%- set columns = raw_columns(node) %}
         create schema if not exists {{ node.schema }};
+        {%- if relation == 'raw_platform.batches' and commits %}
+        {#- A table, for commit records go as soon as a checkpoint stands for them. -#}
+        create or replace table raw_platform.recent_batches as {{ batches_of(commits) }};
+        {%- endif %}
         create or replace view {{ relation }} as
         {%- if relation == 'raw_platform.batches' and commits %}
-            {{ batches_of(commits) }};
-        {%- elif relation == 'raw_platform.quarantine' and quarantine_files %}
-            {{ typed_files(columns, quarantine_files) }};
+            select * from raw_platform.recent_batches
+            {%- if files.get('platform.batches') %}
+            union all by name
+            {{ typed_files(columns, files['platform.batches']) }}
+            {%- endif %};
+        {%- elif relation == 'raw_platform.quarantine' and files.get('quarantine') %}
+            {{ typed_files(columns, files['quarantine']) }};
         {%- elif files.get(node.source_name ~ '.' ~ node.name) %}
             {{ typed_files(columns, files[node.source_name ~ '.' ~ node.name]) }};
         {%- else %}
@@ -115,6 +153,24 @@
         union all by name
         select * from read_parquet({{ sql_string_list(paths) }}, union_by_name = true, hive_partitioning = false)
     )
+{%- endmacro %}
+
+
+{#- The names of data and quarantine files, as a checkpoint has them. -#}
+{% macro checkpointed_files(checkpoint) -%}
+    select file.name as name
+    from (
+        select unnest(flatten(map_values(files))) as file
+        from read_json({{ sql_string(checkpoint) }}, columns = {files: 'map(varchar, struct(name varchar)[])'})
+    )
+    where not starts_with(file.name, 'resolved/')
+{%- endmacro %}
+
+
+{#- The same, of batches that landed since. -#}
+{% macro landed_files(commits) -%}
+    select unnest(files || quarantine_files) as name
+    from (select unnest(entities, max_depth := 2) from ({{ committed_batches(commits) }}))
 {%- endmacro %}
 
 

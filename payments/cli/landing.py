@@ -68,6 +68,16 @@ def print_landings(reports: "list[LandingReport]") -> None:
     print_table("Landed: read = accepted + unchanged + quarantined", header, rows)
 
 
+@app.command("compact")
+def compact() -> None:
+    """Merge the small files of the raw zone, and remove what no reader needs any more; a stream does so by itself."""
+    from ingestion.compaction import compact as run
+
+    done = run()
+    header = ["batches merged", "files merged", "into", "files removed"]
+    print_table("Compacted", header, [[done.batches, done.merged_files, done.new_files, done.removed_files]])
+
+
 @load_app.command("postgres")
 def load_postgres() -> None:
     """Load what is new in the raw zone into the PostgreSQL warehouse, for dbt build --target postgres."""
