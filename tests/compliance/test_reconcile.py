@@ -68,7 +68,7 @@ def platform(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def _build(warehouse: Path) -> None:
-    """Build staging and marts as dbt does it, as far as the reconciliation reads them; the demo builds the true ones."""
+    """Build staging and marts as dbt does, as far as the reconciliation reads them; the demo builds the true ones."""
     pin = RawZone(settings().raw_zone).pin()
     staged = [entities("files")["transactions"], entities("documents")["feedback"], *entities("oltp").values()]
     with duckdb.connect(str(warehouse)) as con:
