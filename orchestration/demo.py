@@ -47,6 +47,7 @@ def run_platform_job(transactions: int, days: int, seed: int) -> dict[str, float
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(PROJECT_ROOT / "orchestration" / "dagster.yaml", home / "dagster.yaml")
     log = settings().home / "demo.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     config = {"ops": {"simulate": {"config": {"transactions": transactions, "days": days, "seed": seed}}}}
     print(f"Running the job platform; its log is {log}", flush=True)
     with log.open("w", encoding="utf-8") as sink, redirect_stdout(sink), redirect_stderr(sink):
