@@ -51,6 +51,7 @@ OWNER = "the operational store"
 GENERATION = 10**9
 """The versions of one generation: more batches than a raw zone sees in ten years at three a second."""
 ENTITIES_A_BATCH = 1_000
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Key = TypeVar("_Key")
 
@@ -164,7 +165,9 @@ class _Copies:
 
     def _due(self, collection: str) -> Counter[str]:
         """Return the ids of documents whose windows have moved although nobody changed them: as of the last batch."""
-        found = self.store[collection].find({"refresh_at": {"$lte": self.last.source_at}}, {"_id": 1})
+        # A range with both ends: the embedded server reads every document without a moment for one that is open below.
+        moved = {"refresh_at": {"$gt": _LONG_AGO, "$lte": self.last.source_at}}
+        found = self.store[collection].find(moved, {"_id": 1})
         return Counter({document["_id"]: self.last.sequence for document in found})
 
     def _versions(self, sequences: Mapping[_Key, int]) -> dict[_Key, int]:
