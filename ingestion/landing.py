@@ -239,8 +239,10 @@ class Landing:
 
     def _place(self, n: int) -> Position:
         """Return the position of the ``n``-th change of this batch."""
-        at = self.sequence if self.source_position is None else self.source_position
-        return Position(self.epoch, at, 0, n)
+        if self.source_position is None:
+            return Position(self.epoch, self.sequence, 0, n)
+        # Two snapshots may stand at one place of the log: the later batch outranks the earlier one.
+        return Position(self.epoch, self.source_position, self.sequence, n)
 
     def _one(self, query: str) -> int:
         row = self.con.execute(query).fetchone()

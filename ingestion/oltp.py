@@ -3,26 +3,30 @@
 The contract names tables of the schemas ``core`` and ``ledger`` only: identity and key material are never read.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from ingestion.cdc.schemas import TableView, catalog_columns, renamed_since, view_of
 from ingestion.contracts import Entity, entities
 from ingestion.landing import Landing, LandingReport, Staged, landing, record_of
-from ingestion.raw_zone import Commit, file_literal, text_literal
+from ingestion.raw_zone import Commit, Pin, file_literal, text_literal
 from payments.errors import UsageError
 from payments.systems.oltp.connection import connect
 
 SOURCE = "oltp"
+_ALL_ROWS = sql.SQL("true")
 
 
 @dataclass(frozen=True)
 class SnapshotPoint:
-    """Where in the life of the server a snapshot stands; ``lsn`` as an integer, ``read_at`` by the server's clock.
+    """Where in the life of the server a snapshot stands; ``lsn`` as an integer, ``origin`` its address.
 
     Everything that was committed and flushed before ``lsn`` is in the snapshot; what came later may be. A change log
     that is read from ``lsn`` on therefore misses nothing, and repeats what it shares with the snapshot.
@@ -31,29 +35,63 @@ class SnapshotPoint:
     system_identifier: str
     timeline: int
     lsn: int
-    read_at: datetime
+    origin: str = ""
 
 
 def land_oltp() -> LandingReport:
     """Land every table of the contract as it stood in one repeatable-read transaction; absent rows become deletions.
 
-    Raises ``UsageError`` when the store cannot be reached or lacks a table.
+    A stream of the log goes on from where it was. Raises ``UsageError`` when the store cannot be reached or a table
+    cannot be read any more.
     """
-    tables = entities(SOURCE)
     with landing(SOURCE, "snapshot", origin="") as batch:
-        point = _export(batch, tables.values())
-        batch.source_at = point.read_at
-        batch.source_position = point.lsn
-        batch.epoch = epoch_of(batch.pin.last_of(SOURCE), point)
-        batch.parameters = {
-            "system_identifier": point.system_identifier,
-            "timeline": str(point.timeline),
-            "lsn": str(point.lsn),
-        }
-        for entity in tables.values():
-            _stage(batch, entity)
-            batch.land(Staged(entity, "staged", is_complete=True))
+        with connect(autocommit=True) as connection:
+            # Before the snapshot: a position taken after it could lie beyond a commit that the snapshot does not see.
+            point = snapshot_point(connection)
+            tables = tables_now(connection, batch.pin)
+            with repeatable_read(connection) as read_at:
+                require_all_rows(connection, tables)
+                for table in tables:
+                    if table.view.stopped is not None:
+                        raise UsageError(
+                            f"The operational store lacks what is to be landed ({table.entity.name}: "
+                            f"{table.view.stopped}): run payments up."
+                        )
+                    copy_table(connection, table, csv_of(batch.files.aside, table.entity))
+        begin_snapshot(batch, point, read_at)
+        note_columns(batch, tables)
+        for table in tables:
+            stage_csv(batch, table.entity, csv_of(batch.files.aside, table.entity))
+            batch.land(Staged(table.entity, "staged", is_complete=True))
         return batch.commit()
+
+
+def begin_snapshot(batch: Landing, point: SnapshotPoint, read_at: datetime) -> None:
+    """Set what the commit record of a snapshot says: whose it is, and where in the server's life it stands."""
+    last = batch.pin.last_of(SOURCE)
+    batch.origin = point.origin
+    batch.source_at, batch.source_position = read_at, point.lsn
+    batch.epoch = epoch_of(last, point)
+    server = {"system_identifier": point.system_identifier, "timeline": str(point.timeline), "lsn": str(point.lsn)}
+    is_streamed = last is not None and "generation" in last.parameters and last.reached.epoch == batch.epoch
+    batch.parameters = carried(last) if last is not None and is_streamed else server
+
+
+def carried(last: Commit) -> dict[str, str]:
+    """Return what a commit record hands on to the next: whose log it is, how far it was read, and what is stopped."""
+    handed_on = ("system_identifier", "timeline", "lsn", "generation", "stopped")
+    return {name: value for name, value in last.parameters.items() if name in handed_on}
+
+
+def note_columns(batch: Landing, tables: Iterable["Table"]) -> None:
+    """Note the numbers that columns have in the catalogue: they stay when a column gets another name."""
+    batch.parameters["columns"] = json.dumps({table.entity.name: table.numbers for table in tables})
+
+
+def stopped_tables(last: Commit | None) -> dict[str, str]:
+    """Return why tables are stopped, by entity: they did not fit the contract any more, and wait for a snapshot."""
+    found: dict[str, str] = json.loads(last.parameters.get("stopped", "{}")) if last is not None else {}
+    return found
 
 
 def epoch_of(last: Commit | None, point: SnapshotPoint) -> int:
@@ -73,24 +111,53 @@ def epoch_of(last: Commit | None, point: SnapshotPoint) -> int:
     return epoch if is_same_log else epoch + 1
 
 
-def _export(batch: Landing, tables: Iterable[Entity]) -> SnapshotPoint:
-    """Write each table to a CSV file of the batch, all from one snapshot."""
-    with connect(autocommit=True) as connection:
-        info = connection.info
-        batch.origin = f"postgresql://{info.host}:{info.port}/{info.dbname}"
-        # Before the snapshot: a position taken after it could lie beyond a commit that the snapshot does not see.
-        before = snapshot_point(connection)
-        with connection.transaction():
-            connection.execute("set transaction isolation level repeatable read read only")
-            connection.execute("set local datestyle = 'ISO'")
-            connection.execute("set local bytea_output = 'hex'")
-            row = connection.execute("select transaction_timestamp()").fetchone()
-            if row is None:
-                raise AssertionError("no row from transaction_timestamp()")
-            _require_all_rows(connection, tables)
-            for entity in tables:
-                _copy(connection, entity, _csv(batch, entity))
-        return replace(before, read_at=row[0])
+@contextmanager
+def repeatable_read(connection: psycopg.Connection, snapshot: str | None = None) -> Iterator[datetime]:
+    """Open a transaction that reads one state, or the state of an exported snapshot; yield the moment it began."""
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read read only")
+        if snapshot is not None:
+            connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
+        connection.execute("set local datestyle = 'ISO'")
+        connection.execute("set local bytea_output = 'hex'")
+        row = connection.execute("select transaction_timestamp()").fetchone()
+        if row is None:
+            raise AssertionError("no row from transaction_timestamp()")
+        yield row[0]
+
+
+@dataclass(frozen=True)
+class Table:
+    """An entity as its table is now; ``numbers`` are those of its columns in the catalogue, by contract column."""
+
+    entity: Entity
+    view: TableView
+    numbers: Mapping[str, int]
+
+
+def tables_now(connection: psycopg.Connection, pin: Pin) -> list[Table]:
+    """Return every table of the contract as it is now; columns renamed since they were noted are found again."""
+    return [table_now(connection, pin, entity) for entity in entities(SOURCE).values()]
+
+
+def table_now(connection: psycopg.Connection, pin: Pin, entity: Entity) -> Table:
+    """Return one table of the contract as it is now."""
+    columns = catalog_columns(connection, *table_of(entity))
+    renamed = renamed_since(noted_numbers(pin, entity), columns)
+    view = view_of(entity, {column.name: column.type_oid for column in columns}, renamed)
+    by_name = {column.name: column.number for column in columns}
+    numbers = {name: by_name[source] for name, source in view.sources.items() if source is not None}
+    return Table(entity, view, numbers)
+
+
+def noted_numbers(pin: Pin, entity: Entity) -> dict[str, int]:
+    """Return the catalogue's numbers of columns as the last snapshot of an entity noted them."""
+    for commit in reversed(pin.batches(SOURCE, kind="snapshot")):
+        if "columns" in commit.parameters:
+            found: dict[str, dict[str, int]] = json.loads(commit.parameters["columns"])
+            if entity.name in found:
+                return found[entity.name]
+    return {}
 
 
 def snapshot_point(connection: psycopg.Connection) -> SnapshotPoint:
@@ -102,18 +169,19 @@ def snapshot_point(connection: psycopg.Connection) -> SnapshotPoint:
             (select timeline_id from pg_control_checkpoint()),
             (
                 case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end - '0/0'
-            )::bigint,
-            clock_timestamp()
+            )::bigint
         """
     ).fetchone()
     if row is None:
         raise AssertionError("no row from pg_control_system()")
-    return SnapshotPoint(*row)
+    info = connection.info
+    system_identifier, timeline, lsn = row
+    return SnapshotPoint(system_identifier, timeline, lsn, f"postgresql://{info.host}:{info.port}/{info.dbname}")
 
 
-def _require_all_rows(connection: psycopg.Connection, tables: Iterable[Entity]) -> None:
+def require_all_rows(connection: psycopg.Connection, tables: Iterable[Table]) -> None:
     """Refuse a role that row-level security keeps rows from: a snapshot takes what is absent for deleted."""
-    names = [".".join(table_of(entity)) for entity in tables]
+    names = [".".join(table_of(table.entity)) for table in tables]
     hidden = connection.execute(
         """
         select name
@@ -142,11 +210,16 @@ def _require_all_rows(connection: psycopg.Connection, tables: Iterable[Entity]) 
         )
 
 
-def _copy(connection: psycopg.Connection, entity: Entity, path: Path) -> None:
-    columns = sql.SQL(", ").join(sql.Identifier(name) for name in entity.column_names)
+def copy_table(connection: psycopg.Connection, table: Table, path: Path, where: sql.Composable = _ALL_ROWS) -> None:
+    """Write rows of a table to a CSV file: the columns of its contract, one that is gone as null."""
+    columns = sql.SQL(", ").join(
+        sql.SQL("null::text") if source is None else sql.Identifier(source)
+        for name in table.entity.column_names
+        for source in [table.view.sources[name]]
+    )
     # A null is an empty field, an empty text a quoted one.
-    statement = sql.SQL("copy (select {} from {}) to stdout (format csv)").format(
-        columns, sql.Identifier(*table_of(entity))
+    statement = sql.SQL("copy (select {} from {} where {}) to stdout (format csv)").format(
+        columns, sql.Identifier(*table_of(table.entity)), where
     )
     try:
         with connection.cursor().copy(statement) as copy, path.open("wb") as file:
@@ -166,12 +239,13 @@ def table_of(entity: Entity) -> tuple[str, str]:
     return "core", entity.name
 
 
-def _csv(batch: Landing, entity: Entity) -> Path:
-    return batch.files.aside / f"{entity.name}.csv"
+def csv_of(folder: Path, entity: Entity) -> Path:
+    """Return the file that a table of a batch is exported to."""
+    return folder / f"{entity.name}.csv"
 
 
-def _stage(batch: Landing, entity: Entity) -> None:
-    path = _csv(batch, entity)
+def stage_csv(batch: Landing, entity: Entity, path: Path) -> None:
+    """Create the view ``staged`` from an exported table, and remove the file."""
     types = ", ".join(f"{text_literal(name)}: 'varchar'" for name in entity.column_names)
     batch.con.execute(
         f"""

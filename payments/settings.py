@@ -17,7 +17,8 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 class Settings(BaseSettings):
     """Settings with defaults that work on a bare machine.
 
-    A given ``oltp_dsn`` or ``documents_uri`` names a real server; without one the embedded server is used.
+    A given ``oltp_dsn``, ``documents_uri`` or ``kafka_bootstrap`` names a real server; without one the embedded server
+    is used.
     """
 
     model_config = SettingsConfigDict(env_prefix="PAYMENTS_", env_file=PROJECT_ROOT / ".env", extra="ignore")
@@ -42,6 +43,13 @@ class Settings(BaseSettings):
     backups_kept: int = Field(default=2, ge=1, description="Base backups to keep, with the WAL since the oldest one.")
     documents_uri: str | None = Field(default=None, description="A MongoDB server to use instead of the embedded one.")
     documents_port: int = Field(default=27020, description="Port of the embedded document server.")
+    kafka_bootstrap: str | None = Field(
+        default=None, description="A Kafka broker (host:port, joined by commas) to use instead of the embedded one."
+    )
+    kafka_port: int = Field(default=29092, description="Port of the embedded broker.")
+    kafka_properties: SecretStr | None = Field(
+        default=None, description="More properties of the Kafka client as a JSON object, such as those of TLS and SASL."
+    )
     webhook_secrets: SecretStr | None = Field(
         default=None,
         description="Secrets of the senders of webhooks, joined by commas; by default one is made in keys/ of home.",

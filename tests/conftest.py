@@ -22,7 +22,7 @@ from payments.systems.oltp.connection import connect
 from payments.systems.oltp.migrations import REFERENCE_TABLES, migrate
 
 LARGE_BYTES = 4 * 1024 * 1024
-SERVER_VARIABLES = ("PAYMENTS_OLTP_DSN", "PAYMENTS_DOCUMENTS_URI")
+SERVER_VARIABLES = ("PAYMENTS_OLTP_DSN", "PAYMENTS_DOCUMENTS_URI", "PAYMENTS_KAFKA_BOOTSTRAP")
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,16 @@
-"""The messages of PostgreSQL's logical replication plug-in ``pgoutput``, protocol version 1.
+"""The messages of PostgreSQL's logical replication plug-in ``pgoutput``, protocol version 1, but for those of rows.
 
 Layouts: PostgreSQL 18 documentation, sections 54.5 (streaming replication protocol) and 54.9 (logical replication
 message formats). Integers are big-endian, names end with a zero byte, moments are microseconds since 2000-01-01 UTC, a
-log sequence number (LSN) is 64 bits wide. Values come as text; ``None`` is null and :data:`UNCHANGED` a large value
-that its row kept (TOAST), which the server does not send again.
+log sequence number (LSN) is 64 bits wide. Messages of rows come in great numbers: ``rows`` decodes many at once.
 """
 
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum
-from typing import Final
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-class _Unchanged(Enum):
-    UNCHANGED = "unchanged"
-
-
-UNCHANGED: Final = _Unchanged.UNCHANGED
-Value = str | None | _Unchanged
-Row = tuple[Value, ...]
 
 
 @dataclass(frozen=True)
@@ -64,33 +52,6 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class Insert:
-    """A new row."""
-
-    relation_oid: int
-    new: Row
-
-
-@dataclass(frozen=True)
-class Update:
-    """A changed row; ``old`` is its former key (``is_whole_row`` false) or row, None when the key stayed."""
-
-    relation_oid: int
-    old: Row | None
-    is_whole_row: bool
-    new: Row
-
-
-@dataclass(frozen=True)
-class Delete:
-    """A removed row: its key, or all of it."""
-
-    relation_oid: int
-    old: Row
-    is_whole_row: bool
-
-
-@dataclass(frozen=True)
 class Truncate:
     """Tables emptied at once."""
 
@@ -98,23 +59,13 @@ class Truncate:
 
 
 @dataclass(frozen=True)
-class Emitted:
-    """A message of ``pg_logical_emit_message``; one that is not transactional stands outside of transactions."""
-
-    is_transactional: bool
-    lsn: int
-    prefix: str
-    content: bytes
-
-
-@dataclass(frozen=True)
 class Other:
-    """A message that carries no data: the origin of a transaction, or a type."""
+    """A message that carries no data: the origin of a transaction, a type, or an emitted message."""
 
     kind: str
 
 
-Message = Relation | Begin | Commit | Insert | Update | Delete | Truncate | Emitted | Other
+Message = Relation | Begin | Commit | Truncate | Other
 
 
 class MalformedMessageError(Exception):
@@ -128,16 +79,13 @@ def decode(payload: bytes) -> Message:
         MalformedMessageError: it ends too early, or is of a kind that version 1 does not have.
     """
     try:
-        return _decode(_Reader(payload))
+        reader = _Reader(payload)
+        kind = reader.letter()
+        if kind not in _KINDS:
+            raise ValueError(f"unknown kind {kind!r}")
+        return _KINDS[kind](reader)
     except (struct.error, IndexError, ValueError) as error:
         raise MalformedMessageError(f"no pgoutput message: {payload[:40]!r} ({error})") from error
-
-
-def _decode(reader: "_Reader") -> Message:
-    kind = reader.letter()
-    if kind not in _KINDS:
-        raise ValueError(f"unknown kind {kind!r}")
-    return _KINDS[kind](reader)
 
 
 def _begin(reader: "_Reader") -> Begin:
@@ -149,26 +97,10 @@ def _commit(reader: "_Reader") -> Commit:
     return Commit(reader.int64(), reader.int64(), reader.moment())
 
 
-def _insert(reader: "_Reader") -> Insert:
-    oid = reader.int32()
-    reader.expect("N")
-    return Insert(oid, reader.row())
-
-
-def _delete(reader: "_Reader") -> Delete:
-    oid, kind = reader.int32(), reader.letter()
-    return Delete(oid, reader.row(), is_whole_row=kind == "O")
-
-
 def _truncate(reader: "_Reader") -> Truncate:
     count = reader.int32()
     reader.int8()  # cascade, restart identity
     return Truncate(tuple(reader.int32() for _ in range(count)))
-
-
-def _emitted(reader: "_Reader") -> Emitted:
-    is_transactional, lsn, prefix = reader.int8() == 1, reader.int64(), reader.name()
-    return Emitted(is_transactional, lsn, prefix, reader.bytes(reader.int32()))
 
 
 def _relation(reader: "_Reader") -> Relation:
@@ -182,24 +114,12 @@ def _relation(reader: "_Reader") -> Relation:
     return Relation(oid, schema or "pg_catalog", table, identity, tuple(columns))
 
 
-def _update(reader: "_Reader") -> Update:
-    oid, kind = reader.int32(), reader.letter()
-    if kind == "N":
-        return Update(oid, None, is_whole_row=False, new=reader.row())
-    old = reader.row()
-    reader.expect("N")
-    return Update(oid, old, is_whole_row=kind == "O", new=reader.row())
-
-
 _KINDS: dict[str, Callable[["_Reader"], Message]] = {
     "B": _begin,
     "C": _commit,
     "R": _relation,
-    "I": _insert,
-    "U": _update,
-    "D": _delete,
     "T": _truncate,
-    "M": _emitted,
+    "M": lambda _: Other("M"),
     "O": lambda _: Other("O"),
     "Y": lambda _: Other("Y"),
 }
@@ -219,10 +139,6 @@ class _Reader:
 
     def letter(self) -> str:
         return self.bytes(1).decode("ascii")
-
-    def expect(self, letter: str) -> None:
-        if (found := self.letter()) != letter:
-            raise ValueError(f"{letter} expected, not {found}")
 
     def int8(self) -> int:
         return self.bytes(1)[0]
@@ -244,17 +160,3 @@ class _Reader:
         found = self._payload[self._at : end].decode()
         self._at = end + 1
         return found
-
-    def row(self) -> Row:
-        return tuple(self._value() for _ in range(self.int16()))
-
-    def _value(self) -> Value:
-        match self.letter():
-            case "n":
-                return None
-            case "u":
-                return UNCHANGED
-            case "t":
-                return self.bytes(self.int32()).decode()
-            case kind:
-                raise ValueError(f"unknown kind of value {kind!r}")

@@ -1,42 +1,33 @@
 """Changes as records of the landing writer: every row whole, also where the log does not repeat a large value."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
-from ingestion.cdc.changes import Change, RowValues, Transaction
+from ingestion.cdc.batches import LOG_COLUMNS, change_schema
 from ingestion.contracts import Entity
 from ingestion.landing import Landing, record_of
+from ingestion.raw_zone import Position
 
 Key = tuple[str | None, ...]
-_LOG = ("_op", "_before", "_unchanged_columns", "_position", "_changed_at", "_transaction_id")
+Row = dict[str, Any]
+Values = dict[str, str | None]
 
 
-@dataclass(frozen=True)
-class _Record:
-    """A change as it lands; ``rule`` and ``reason`` say why it cannot."""
-
-    values: RowValues
-    change: Change
-    transaction: Transaction
-    rule: str | None = None
-    reason: str | None = None
-
-
-def stage_log(batch: Landing, entity: Entity, changes: Sequence[tuple[Transaction, Change]]) -> None:
-    """Create the view ``staged`` from the changes of one table, in their order."""
-    records = list(_Replay(batch, entity, [change for _, change in changes]).records(changes))
-    names = [*entity.column_names, *_LOG, "_rule", "_reason"]
-    rows = [_cells(entity, record) for record in records]
-    # No rows at all when a table was emptied that held none.
-    arrays = [pa.array([row[place] for row in rows], pa.string()) for place in range(len(names))]
+def stage_log(batch: Landing, entity: Entity, changes: pa.Table) -> None:
+    """Create the view ``staged`` from a table of changes of one entity (see ``LogBatch``)."""
     con = batch.con
     con.execute("drop view if exists staged")
-    columns = ", ".join(f'"{name}" varchar' for name in names)
+    con.register("incoming", changes)
+    in_part = con.execute(
+        "select count(*) filter (_unchanged_columns is not null), count(*) filter (_op = 't') from incoming"
+    ).fetchone()
+    if in_part is not None and any(in_part):
+        con.register("incoming", _whole(batch, entity, changes, is_emptied=bool(in_part[1])))
+    columns = ", ".join(f'"{name}" varchar' for name in (*entity.column_names, *LOG_COLUMNS))
     con.execute(f"create or replace temp table logged ({columns})")
-    con.register("incoming", pa.Table.from_arrays(arrays, names))
     con.execute("insert into logged select * from incoming")
     con.unregister("incoming")
     con.execute(
@@ -51,87 +42,87 @@ def stage_log(batch: Landing, entity: Entity, changes: Sequence[tuple[Transactio
     )
 
 
-def _cells(entity: Entity, record: _Record) -> list[str | None]:
-    change = record.change
-    return [
-        *(record.values.get(name) for name in entity.column_names),
-        change.op,
-        json.dumps(change.before, sort_keys=True, ensure_ascii=False) if change.before else None,
-        json.dumps(change.unchanged) if change.unchanged else None,
-        str(change.position),
-        record.transaction.committed_at.isoformat(),
-        str(record.transaction.xid),
-        record.rule,
-        record.reason,
-    ]
+def _whole(batch: Landing, entity: Entity, changes: pa.Table, *, is_emptied: bool) -> pa.Table:
+    rows = changes.to_pylist()
+    return pa.Table.from_pylist(list(_Replay(batch, entity, rows, is_emptied).records(rows)), change_schema(entity))
 
 
 class _Replay:
     """The changes of one table in their order, beside what had landed of the rows that they leave in part."""
 
-    def __init__(self, batch: Landing, entity: Entity, changes: list[Change]) -> None:
+    def __init__(self, batch: Landing, entity: Entity, changes: list[Row], is_emptied: bool) -> None:
         self._entity = entity
         self._texts = [column for column in entity.text_columns if column not in entity.key]
-        is_truncated = any(change.op == "t" for change in changes)
-        in_part = {self._former_key(change) for change in changes if change.unchanged}
-        wanted = None if is_truncated else in_part
-        self._rows = {} if wanted == set() else _landed(batch, entity, self._texts, wanted)
+        in_part = {self._former_key(change) for change in changes if change["_unchanged_columns"]}
+        first = str(changes[0]["_position"])
+        self._rows = _landed(batch, entity, self._texts, None if is_emptied else in_part, first)
         # What was deleted stays known: a row whose key changes is deleted first, and made of what it kept afterwards.
-        self._gone: dict[Key, RowValues] = {}
+        self._gone: dict[Key, Values] = {}
 
-    def records(self, changes: Iterable[tuple[Transaction, Change]]) -> Iterator[_Record]:
-        for transaction, change in changes:
-            match change.op:
+    def records(self, changes: list[Row]) -> Iterator[Row]:
+        for change in changes:
+            match change["_op"]:
                 case "t":
-                    yield from self._emptied(transaction, change)
+                    yield from self._emptied(change)
                 case "d":
-                    yield self._deleted(transaction, change)
+                    key = self._key(change)
+                    if key in self._rows:
+                        self._gone[key] = self._rows.pop(key)
+                    yield change
                 case _:
-                    yield self._written(transaction, change)
+                    yield self._written(change)
 
-    def _emptied(self, transaction: Transaction, change: Change) -> Iterator[_Record]:
+    def _emptied(self, change: Row) -> Iterator[Row]:
+        position = Position.parse(change["_position"])
         for place, key in enumerate(sorted(self._rows, key=str)):
-            position = replace(change.position, n=change.position.n + place)
-            before = dict(zip(self._entity.key, key, strict=True))
-            yield _Record(before, replace(change, op="d", before=before, position=position), transaction)
+            values = dict(zip(self._entity.key, key, strict=True))
+            at = Position(position.epoch, position.commit_lsn, position.change_lsn, position.n + place)
+            before = json.dumps(values, sort_keys=True, ensure_ascii=False)
+            yield {**change, **values, "_op": "d", "_before": before, "_position": str(at)}
         self._rows.clear()
 
-    def _deleted(self, transaction: Transaction, change: Change) -> _Record:
-        values = {name: change.before.get(name) for name in self._entity.key}
-        key = self._key(values)
-        if key in self._rows:
-            self._gone[key] = self._rows.pop(key)
-        return _Record(values, change, transaction)
-
-    def _written(self, transaction: Transaction, change: Change) -> _Record:
-        values = dict(change.after)
-        if change.unchanged:
+    def _written(self, change: Row) -> Row:
+        unchanged = json.loads(change["_unchanged_columns"] or "[]")
+        whole = change
+        if unchanged:
             key = self._former_key(change)
             former = self._rows.get(key, self._gone.get(key))
-            wanted = [name for name in change.unchanged if name in self._entity.column_names]
-            if former is None and wanted:
-                reason = f"{wanted[0]} kept a value that never landed"
-                return _Record(values, change, transaction, "incomplete", reason)
-            values |= {name: (former or {}).get(name) for name in wanted}
-        if missing := [name for name in self._entity.column_names if name not in values]:
-            return _Record(values, change, transaction, "missing_column", f"the table has no column {missing[0]}")
-        self._rows[self._key(values)] = {name: values[name] for name in self._texts}
-        return _Record(values, change, transaction)
+            if former is None:
+                return {**change, "_rule": "incomplete", "_reason": f"{unchanged[0]} kept a value that never landed"}
+            whole = {**change, **{name: former.get(name) for name in unchanged}}
+        self._rows[self._key(whole)] = {name: whole[name] for name in self._texts}
+        return whole
 
-    def _key(self, values: RowValues) -> Key:
+    def _key(self, values: Row) -> Key:
         return tuple(values.get(name) for name in self._entity.key)
 
-    def _former_key(self, change: Change) -> Key:
+    def _former_key(self, change: Row) -> Key:
         """Return the key under which the row stood before."""
-        return self._key(change.after | {name: value for name, value in change.before.items() if value is not None})
+        before = json.loads(change["_before"] or "{}")
+        return tuple(before.get(name) or change[name] for name in self._entity.key)
 
 
-def _landed(batch: Landing, entity: Entity, columns: list[str], keys: set[Key] | None) -> dict[Key, RowValues]:
-    """Return the latest landed text columns of rows by key: of these keys, or (None) of all that are not gone."""
+def _landed(
+    batch: Landing, entity: Entity, columns: list[str], keys: set[Key] | None, position: str
+) -> dict[Key, Values]:
+    """Return the landed text columns of rows by key, as they were before a position: of these keys, or (None) of all.
+
+    A row that was not there before it may have landed by a snapshot that is younger than the log that is read now: its
+    values are the best that is known, and the snapshot outranks the change.
+    """
+    before = _versions(batch, entity, columns, keys, f"_position < '{position}'")
+    if keys is None or not (missing := keys - before.keys()):
+        return before
+    return before | _versions(batch, entity, columns, missing, "true")
+
+
+def _versions(
+    batch: Landing, entity: Entity, columns: list[str], keys: set[Key] | None, where: str
+) -> dict[Key, Values]:
     key = ", ".join(f'cast("{name}" as varchar)' for name in entity.key)
     is_asked_for = "true" if keys is None else f"concat_ws(chr(31), {key}) in (select unnest(?::varchar[]))"
-    landed = batch.latest(entity, is_asked_for)
-    if landed is None:
+    landed = batch.latest(entity, f"{where} and {is_asked_for}")
+    if landed is None or keys == set():
         return {}
     asked = [] if keys is None else [["\x1f".join(part or "" for part in found) for found in keys]]
     texts = "".join(f', "{name}"' for name in columns)

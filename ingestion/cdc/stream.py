@@ -1,44 +1,49 @@
-"""Change data capture of the operational store, straight into the raw zone: no broker between.
+"""Change data capture of the operational store into the raw zone: directly, or over a broker.
 
-The slot is made before the snapshot that everything begins with, so that nothing falls between them. Transactions land
-whole, many to a batch; how far the log was read stands in the commit record of the batch, so that data and position
-become visible in one step, and the slot is acknowledged only then. What the server sends again, after a crash of either
-side, is known by its position and left out.
+Transactions land whole, many to a batch; how far the log was read stands in the commit record of the batch, so that
+data and position become visible in one step, and the slot is acknowledged only then, with a broker as without. What
+the server sends again, after a crash of either side, begins behind what has landed.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import psycopg
-from psycopg import sql
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from ingestion.cdc.changes import Change, Transaction
+from ingestion.cdc.assembly import Refill
+from ingestion.cdc.batches import LogBatch
+from ingestion.cdc.broker import Broker
+from ingestion.cdc.generation import NAME, last_landed, prepare
+from ingestion.cdc.pgoutput import Relation
 from ingestion.cdc.records import stage_log
-from ingestion.cdc.slot import Slot, SlotReader, open_slot
-from ingestion.contracts import entities
-from ingestion.landing import Landing, LandingReport, Staged, landing
-from ingestion.oltp import SOURCE, epoch_of, land_oltp, snapshot_point, table_of
+from ingestion.cdc.schemas import TableView, view_of
+from ingestion.cdc.slot import EVENTS, OUTBOX, Slot, SlotReader, Views, open_slot
+from ingestion.compaction import compact_if_needed
+from ingestion.contracts import Entity, entities
+from ingestion.landing import LandingReport, Staged, landing
+from ingestion.oltp import SOURCE, carried, snapshot_point, stopped_tables, table_now, table_of
 from ingestion.raw_zone import Commit, Position, RawZone
-from payments.errors import UsageError
+from payments.errors import UnreachableError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect, dsn
+from payments.systems.stream import server as broker_server
 
-NAME = "payments"
-"""The name of the publication and of the slot."""
-CHANGES_A_BATCH = 20_000
-SECONDS_A_BATCH = 0.5
-_IDLE_SECONDS = 0.2
-_IDLE_BYTES = 16 * 1024 * 1024
+CHANGES_A_BATCH = 100_000
+SECONDS_A_BATCH = 0.2
 
 
 @dataclass(frozen=True)
 class Step:
     """One step of a stream: what a batch landed and the position it reached, None when nothing came.
 
-    ``lag_bytes`` of the server's log are not read yet; ``lag_seconds`` passed between the commit of the last
+    ``lag_bytes`` of the server's log are not landed yet; ``lag_seconds`` passed between the commit of the last
     transaction of the batch and the moment at which it could be queried.
     """
 
@@ -52,191 +57,214 @@ class Step:
 def drain() -> list[LandingReport]:
     """Land every change that was committed before the call, and return the batches.
 
-    The first call makes publication and slot and lands a snapshot; so does one that finds the slot beyond what has
-    landed, because somebody moved it or made it anew. Raises ``UsageError`` when the store cannot be reached, or the
-    slot is lost or read by somebody else.
+    The first call makes publication and slot and lands a snapshot. Raises ``UsageError`` when the store cannot be
+    reached, or the slot is lost, was moved, or is read by somebody else.
     """
-    reports = prepare()
+    reports = list(prepare(with_events=broker_server.is_wanted()))
     with connect(autocommit=True) as connection:
         target = snapshot_point(connection).lsn
-    with _reading() as (reader, reached):
-        reports += [step.report for step in _steps(reader, reached, target) if step.report is not None]
-    return reports
+    with closing(_steps(target)) as steps:
+        return reports + [step.report for step in steps if step.report is not None]
 
 
 def follow(is_stopped: Callable[[], bool]) -> Iterator[Step]:
     """Land changes as they are committed, a batch at a time, until told to stop; a batch is never left half-way.
 
-    Raises ``UsageError`` as :func:`drain` does.
+    Raises ``UsageError`` as :func:`drain` does; an ``UnreachableError`` is worth another try.
     """
-    prepare()
-    with _reading() as (reader, reached):
-        steps = _steps(reader, reached, None)
+    for _ in prepare(with_events=broker_server.is_wanted()):
+        if is_stopped():
+            return  # what is missing of the snapshot is read the next time
+    with closing(_steps(None)) as steps:
         while not is_stopped():
             yield next(steps)
 
 
-def _steps(reader: SlotReader, reached: int, target: int | None) -> Iterator[Step]:
-    """Land what comes after ``reached``, up to a place of the log or (None) without end."""
-    while target is None or reached < target:
-        batch = collect(reader, reached, target)
-        reader.ask()
-        if batch:
-            report = land(batch, reader.epoch)
-            last = batch[-1]
-            reached = last.end_lsn
-            reader.acknowledge(reached)
-            lag = (datetime.now(UTC) - last.committed_at).total_seconds()
-            changes = sum(len(transaction.changes) for transaction in batch)
-            position = last.changes[-1].position if last.changes else None
-            yield Step(report, position, changes, max(0, reader.wal_end - reached), lag)
-            continue
-        if target is not None and has_read(reader, target):
-            return  # the rest of the log changed nothing that is published
-        if has_read(reader, reached + _IDLE_BYTES):
-            # Others write and we have nothing to read: say so, or the server keeps its log for us.
-            reached = reader.wal_end
-            with _log_batch(reader.epoch, reached) as nothing:
-                nothing.commit()
-            reader.acknowledge(reached)
-        yield Step(None, None, 0, max(0, reader.wal_end - reached), 0.0)
+def _steps(target: int | None) -> Generator[Step, None, None]:
+    """Land what comes, up to a place of the log or (None) without end."""
+    with _losing_the_store():
+        if broker_server.is_wanted():
+            yield from _over_broker(target)
+        else:
+            yield from _directly(target)
 
 
-def has_read(reader: SlotReader, target: int) -> bool:
-    """Return whether every transaction that committed before a place of the log has come."""
-    return reader.is_between_transactions and reader.wal_end >= target
+def _directly(target: int | None) -> Generator[Step, None, None]:
+    """Land what the slot gives; the next batch is read while one lands."""
+    with _reading() as reader, ThreadPoolExecutor(1) as pool:
+        reached = reader.reached
+        coming = pool.submit(reader.collect, SECONDS_A_BATCH, CHANGES_A_BATCH, target)
+        while (batch := coming.result()) is not None or not reader.has_read(target):
+            coming = pool.submit(reader.collect, SECONDS_A_BATCH, CHANGES_A_BATCH, target)
+            report = None
+            if batch is not None:
+                report, reached = land(batch), batch.end_lsn
+                reader.acknowledge(reached)
+            yield _step(batch, report, reader, reached)
 
 
-def prepare() -> list[LandingReport]:
-    """Make publication and slot where they are missing, and land a snapshot unless one is younger than the slot."""
-    with connect(autocommit=True) as connection:
-        confirmed, wal_status = _slot_made(connection)
-        if wal_status == "lost":
-            raise UsageError(
-                f"The replication slot {NAME} is lost: the server dropped log that was not read. Drop the slot "
-                f"(select pg_drop_replication_slot('{NAME}')) and stream again: a snapshot comes first."
-            )
-        point = snapshot_point(connection)
-    last = _last_landed()
-    if last is None or epoch_of(last, point) != last.reached.epoch or int(last.parameters["lsn"]) < confirmed:
-        return [land_oltp()]
-    return []
+def _over_broker(target: int | None) -> Generator[Step, None, None]:
+    """Publish what the slot gives, and land what the broker gives back."""
+    last = _required_last()
+    broker = Broker(f"{last.parameters['system_identifier']}/{last.parameters['generation']}")
+    relay = Relay(broker, target)
+    landed = last.reached.epoch, int(last.parameters["lsn"])
+
+    def is_over() -> bool:
+        return relaying.done() or (relay.ended_at is not None and landed[1] >= relay.ended_at)
+
+    with ThreadPoolExecutor(1) as pool, closing(broker.batches(landed, is_over)) as batches:
+        relaying: Future[None] = pool.submit(relay.run)
+        try:
+            for batch in batches:
+                report = None
+                if isinstance(batch, Refill):
+                    relay.begin_again()
+                    continue
+                if batch is not None:
+                    report, landed = land(batch), (batch.epoch, batch.end_lsn)
+                    relay.acknowledge(batch.end_lsn)
+                    broker.bury_refused(batch, report)
+                yield _step(batch, report, relay.reader, landed[1])
+        finally:
+            relay.stop()
+        relaying.result()
 
 
-def collect(reader: SlotReader, reached: int, target: int | None) -> list[Transaction]:
-    """Return the next transactions after ``reached``: as many as a batch takes, or came within its time.
+@dataclass
+class Relay:
+    """Reads the slot and publishes, in a thread of its own, until stopped or (with a target) all of it is out."""
 
-    With a target, what has come is enough as soon as the server has read up to there.
-    """
-    batch: list[Transaction] = []
-    size = 0
-    until = time.monotonic() + SECONDS_A_BATCH
-    while size < CHANGES_A_BATCH and (left := until - time.monotonic()) > 0:
-        if target is not None:
-            reader.ask()
-        transaction = reader.next(left if target is None else min(left, _IDLE_SECONDS))
-        if transaction is None:
-            if target is not None and (batch or has_read(reader, target)):
-                break
-        elif transaction.end_lsn > reached:
-            batch.append(transaction)
-            size += len(transaction.changes)
-    return batch
+    broker: Broker
+    target: int | None
+    ended_at: int | None = None
+    """Where the log stood when all up to the target was published."""
+    reader: SlotReader | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _again: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Publish from what has landed on; from there again when the broker lost something.
+
+        Raises ``UsageError`` when the store is lost.
+        """
+        with _losing_the_store():
+            while not self._stop.is_set():
+                self._again.clear()
+                with _reading() as reader:
+                    self.reader = reader
+                    while not self._again.is_set():
+                        batch = reader.collect(SECONDS_A_BATCH, CHANGES_A_BATCH, self.target)
+                        if batch is not None:
+                            self.broker.publish(batch, self._again.is_set)
+                        elif reader.has_read(self.target):
+                            self.ended_at = reader.reached
+                            self._again.wait(SECONDS_A_BATCH)
+
+    def begin_again(self) -> None:
+        """Publish once more all that has not landed."""
+        self.ended_at = None
+        self._again.set()
+
+    def stop(self) -> None:
+        """End the reading; what was published stays."""
+        self._stop.set()
+        self._again.set()
+
+    def acknowledge(self, end_lsn: int) -> None:
+        """Let the server forget what has landed."""
+        if self.reader is not None:
+            self.reader.acknowledge(end_lsn)
 
 
-def land(batch: list[Transaction], epoch: int) -> LandingReport:
+def _step(batch: LogBatch | None, report: LandingReport | None, reader: SlotReader | None, landed: int) -> Step:
+    # What the server wrote after the last transaction is nobody's to land.
+    lag_bytes = 0 if reader is None or landed >= reader.reached else max(0, reader.wal_end - landed)
+    if batch is None or not batch.transactions:
+        return Step(report, None, 0, lag_bytes, 0.0)
+    lag = (datetime.now(UTC) - batch.committed_at).total_seconds()
+    return Step(report, Position(batch.epoch, batch.end_lsn, 0, 0), batch.rows, lag_bytes, lag)
+
+
+def land(batch: LogBatch) -> LandingReport:
     """Land transactions in one batch, with the position that they reach."""
-    last = batch[-1]
-    changes: dict[tuple[str, str], list[tuple[Transaction, Change]]] = {}
-    for transaction in batch:
-        for change in transaction.changes:
-            changes.setdefault((change.schema, change.table), []).append((transaction, change))
-    with _log_batch(epoch, last.end_lsn) as files:
-        files.source_at = last.committed_at
-        for entity in entities(SOURCE).values():
-            if found := changes.get(table_of(entity)):
-                stage_log(files, entity, found)
-                files.land_log(Staged(entity, "staged"))
-        return files.commit()
-
-
-@contextmanager
-def _log_batch(epoch: int, lsn: int) -> Iterator[Landing]:
-    """Open a batch of the log of the server that landed last, which reaches ``lsn``."""
-    with landing(SOURCE, "log", origin="") as batch:
-        last = batch.pin.last_of(SOURCE)
+    with landing(SOURCE, "log", origin="") as files:
+        last = files.pin.last_of(SOURCE)
         if last is None:
-            raise AssertionError("a snapshot lands before the log is read")
-        batch.origin, batch.source_at = last.origin, last.source_at
-        batch.epoch, batch.source_position = epoch, lsn
-        batch.parameters = {**last.parameters, "lsn": str(lsn)}
-        yield batch
+            raise AssertionError("a generation begins before the log is read")
+        files.origin, files.source_at = last.origin, max(last.source_at, batch.committed_at)
+        files.epoch, files.source_position = batch.epoch, batch.end_lsn
+        files.parameters = {**carried(last), "lsn": str(batch.end_lsn)}
+        stopped = stopped_tables(last)
+        for entity in entities(SOURCE).values():
+            if (changes := batch.changes.get(entity.name)) is None:
+                continue
+            if reasons := _stops(changes):
+                stopped[entity.name] = reasons[0]
+            stage_log(files, entity, changes)
+            files.land_log(Staged(entity, "staged"))
+        if stopped:
+            files.parameters["stopped"] = json.dumps(stopped)
+        report = files.commit()
+    compact_if_needed()
+    return report
+
+
+def _stops(changes: pa.Table) -> list[str]:
+    """Return why a table of changes does not fit its contract any more."""
+    found = changes.filter(pc.field("_rule") == "stopped_table")["_reason"]
+    return [str(reason) for reason in found.unique().to_pylist()]
 
 
 @contextmanager
-def _reading() -> Iterator[tuple[SlotReader, int]]:
-    """Open the slot behind what has landed, and give the place of the log up to which that is."""
-    last = _last_landed()
-    if last is None:
-        raise AssertionError("a snapshot lands before the log is read")
-    reached = int(last.parameters["lsn"])
-    keys = {table_of(entity): entity.key for entity in entities(SOURCE).values()}
+def _reading() -> Iterator[SlotReader]:
+    """Open the slot behind what has landed."""
+    last = _required_last()
+    reached, views = int(last.parameters["lsn"]), _views(stopped_tables(last))
+    with open_slot(Slot(dsn(), NAME, NAME), reached, last.reached.epoch, views, settings().home / "spill") as reader:
+        yield reader
+
+
+@contextmanager
+def _losing_the_store() -> Iterator[None]:
     try:
-        with open_slot(Slot(dsn(), NAME, NAME), reached, last.reached.epoch, keys) as reader:
-            yield reader, reached
+        yield
     except psycopg.OperationalError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(
+        raise UnreachableError(
             f"The operational store was lost while its log was read ({reason}): what has landed stays; stream again."
         ) from error
 
 
-def _last_landed() -> Commit | None:
-    return RawZone(settings().raw_zone).pin().last_of(SOURCE)
+def _required_last() -> Commit:
+    last = last_landed()
+    if last is None:
+        raise AssertionError("a generation begins before the log is read")
+    return last
 
 
-def _slot_made(connection: psycopg.Connection) -> tuple[int, str]:
-    """Make publication and slot where they are missing; return how far the slot was read, and how its log is."""
-    try:
-        _publish(connection)
-        slot = _slot(connection)
-        if slot is None:
-            # A transaction of its own: a slot cannot be made in one that has written.
-            connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput', failover => true)", (NAME,))
-            slot = _slot(connection)
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-        message = error.diag.message_primary
-        raise UsageError(f"The operational store lacks what is to be streamed ({message}): run payments up.") from error
-    except psycopg.Error as error:
-        raise UsageError(f"The operational store gives no log to read: {error.diag.message_primary}.") from error
-    if slot is None:
-        raise AssertionError("the slot that was made is not there")
-    return slot
+def _views(stopped: dict[str, str]) -> Views:
+    """Return what tells how a table is read: as it is from here on, or stopped until a snapshot of it."""
+    wanted = {table_of(entity): entity for entity in entities(SOURCE).values()}
 
+    def view(relation: Relation) -> tuple[Entity, TableView] | None:
+        name = (relation.schema, relation.table)
+        type_oids = {column.name: column.type_oid for column in relation.columns}
+        if name == OUTBOX:
+            return EVENTS, view_of(EVENTS, type_oids, {})
+        entity = wanted.get(name)
+        if entity is None:
+            return None
+        found = view_of(entity, type_oids, {})
+        if None in found.sources.values():
+            # Perhaps a column has another name: the catalogue knows.
+            with connect(autocommit=True) as connection:
+                renamed = table_now(connection, RawZone(settings().raw_zone).pin(), entity).view.sources
+            found = view_of(entity, type_oids, {old: new for old, new in renamed.items() if new is not None})
+        if (reason := stopped.get(entity.name)) is not None:
+            found = replace(found, stopped=reason)
+        if found.stopped is not None:
+            stopped[entity.name] = found.stopped
+        return entity, found
 
-def _publish(connection: psycopg.Connection) -> None:
-    """Publish the tables of the contract: changes of partitions as those of their table."""
-    wanted = {table_of(entity) for entity in entities(SOURCE).values()}
-    found = {
-        (schema, table)
-        for schema, table in connection.execute(
-            "select schemaname, tablename from pg_publication_tables where pubname = %s", (NAME,)
-        )
-    }
-    tables = sql.SQL(", ").join(sql.Identifier(*table) for table in sorted(wanted))
-    if not found:
-        connection.execute(
-            sql.SQL("create publication {} for table {} with (publish_via_partition_root = true)").format(
-                sql.Identifier(NAME), tables
-            )
-        )
-    elif found != wanted:
-        connection.execute(sql.SQL("alter publication {} set table {}").format(sql.Identifier(NAME), tables))
-
-
-def _slot(connection: psycopg.Connection) -> tuple[int, str] | None:
-    row = connection.execute(
-        "select (confirmed_flush_lsn - '0/0')::bigint, wal_status from pg_replication_slots where slot_name = %s",
-        (NAME,),
-    ).fetchone()
-    return None if row is None else (int(row[0]), str(row[1]))
+    return view

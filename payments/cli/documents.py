@@ -1,11 +1,13 @@
-"""Commands on the collections of the document store: bring it in line with their files, or only say where it is not."""
+"""Commands on the document store: bring it in line with its files, say where it is not, list what lost in it."""
+
+from typing import Annotated
 
 import typer
 
-from payments.cli.printing import console, exit_unless
+from payments.cli.printing import console, exit_unless, print_table
 
 app = typer.Typer()
-documents_app = typer.Typer(help="Bring the document store in line with its files.", no_args_is_help=True)
+documents_app = typer.Typer(help="Bring the document store in line; list conflicts.", no_args_is_help=True)
 app.add_typer(documents_app, name="documents")
 
 
@@ -27,3 +29,26 @@ def drift() -> None:
     for line in [change.drift for change in found] or ["No drift."]:
         console.print(line, markup=False, highlight=False)
     exit_unless(not found)
+
+
+@documents_app.command()
+def conflicts(days: Annotated[int, typer.Option(min=1, max=3650, help="How far to look back.")] = 30) -> None:
+    """List what lost where two writers met: whose value of which field, at which version, against whose."""
+    from payments.systems.documents.conflicts import recent_conflicts
+
+    found = recent_conflicts(days)
+    header = ["found", "document", "field", "rule", "lost: owner", "version", "kept: owner", "version"]
+    rows: list[list[object]] = [
+        [
+            each.found_at.isoformat(timespec="seconds"),
+            f"{each.collection}/{each.document_id}",
+            each.field,
+            each.rule,
+            each.lost_owner,
+            each.lost_version,
+            each.kept_owner,
+            each.kept_version,
+        ]
+        for each in found
+    ]
+    print_table(f"{len(found)} conflicts in {days} days", header, rows)

@@ -12,12 +12,13 @@ from payments.systems.oltp import server as oltp_server
 from payments.systems.oltp.migrations import migrate
 from payments.systems.oltp.partitions import create_months, stray_rows
 from payments.systems.status import StoreStatus
+from payments.systems.stream import server as stream_server
 
 
-def start_all() -> None:
+def start_all(*, with_stream: bool = False) -> None:
     """Start what is embedded; apply migrations, coming months and collections; finish changes that a crash cut off.
 
-    Raises UsageError when a store cannot be started or reached.
+    With the stream, the broker is started too. Raises UsageError when a store cannot be started or reached.
     """
     oltp_server.start()
     documents_server.start()
@@ -25,27 +26,32 @@ def start_all() -> None:
     create_months()
     apply_collections()
     finish_pending()
+    if with_stream:
+        stream_server.start()
 
 
 def stop_all() -> None:
     """Stop what is embedded; the data stays."""
+    stream_server.stop()
     documents_server.stop()
     oltp_server.stop()
 
 
 def destroy_all() -> None:
     """Stop what is embedded and delete its data, wherever that was put."""
+    stream_server.destroy()
     documents_server.destroy()
     oltp_server.destroy()
 
 
 def statuses() -> list[StoreStatus]:
     """Ask each store how it is."""
-    standby = replica.store_status()
+    standby, broker = replica.store_status(), stream_server.store_status()
     return [
         _with_stray_rows(oltp_server.status()),
         *([] if standby is None else [standby]),
         documents_server.status(),
+        *([] if broker is None else [broker]),
     ]
 
 

@@ -1,21 +1,25 @@
 """Change data capture without a broker: what is committed lands once, in order, whatever dies in between."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from typing import LiteralString
 
 import psycopg
 import pytest
 
+from ingestion.cdc.batches import ChangeTables
+from ingestion.cdc.generation import NAME, resnapshot
 from ingestion.cdc.slot import SlotReader
-from ingestion.cdc.stream import NAME, drain, follow
+from ingestion.cdc.stream import drain, follow
 from ingestion.oltp import land_oltp
-from ingestion.raw_zone import BatchFiles
+from ingestion.raw_zone import BatchFiles, Commit
 from payments.errors import UsageError
 from payments.queries.catalogue import query_named
 from payments.settings import settings
 from payments.simulation.traffic import run_traffic
 from payments.systems.oltp.connection import connect, dsn
-from tests.ingestion.raw import latest, pin, rows
+from tests.ingestion.raw import latest, pin, refused, rows
 from tests.systems.shop import MERCHANT, Shop
 
 pytestmark = pytest.mark.usefixtures("platform_home")
@@ -168,11 +172,23 @@ def test_truncation_deletes_every_row_once(oltp: psycopg.Connection) -> None:
     assert latest("oltp", "coupons") == []
 
 
-def test_a_slot_that_somebody_moved_means_a_snapshot(oltp: psycopg.Connection) -> None:
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("select pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", "was moved by somebody else"),
+        ("select pg_drop_replication_slot(%s)", "is gone"),
+    ],
+)
+def test_a_slot_that_is_not_where_it_was_left_is_refused(
+    oltp: psycopg.Connection, statement: LiteralString, reason: str
+) -> None:
     Shop(oltp).open()
     drain()
     oltp.execute("update core.customers set city = 'Paris' where merchant_id = %s", (MERCHANT,))
-    oltp.execute("select pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", (NAME,))
+    oltp.execute(statement, (NAME,))
+    with pytest.raises(UsageError, match=rf"slot payments {reason}.*payments stream --resnapshot"):
+        drain()
+    resnapshot()
     drain()
     assert pin().commits[-1].kind == "snapshot"
     assert [row["city"] for row in rows("oltp", "customers")] == ["Lyon", "Paris"]
@@ -185,7 +201,7 @@ def test_an_idle_stream_lets_the_server_forget_log_of_others(
     confirmed = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s"
     drain()
     (before,) = oltp.execute(confirmed, (NAME,)).fetchone() or (0,)
-    monkeypatch.setattr("ingestion.cdc.stream._IDLE_BYTES", 100_000)
+    monkeypatch.setattr("ingestion.cdc.slot.IDLE_BYTES", 100_000)
     oltp.execute("create table core.noise as select repeat('x', 1000) as n from generate_series(1, 500)")
     oltp.execute("drop table core.noise")
     (written,) = oltp.execute("select (pg_current_wal_flush_lsn() - '0/0')::bigint").fetchone() or (0,)
@@ -227,3 +243,140 @@ def test_following_lands_while_payments_go_on(oltp: psycopg.Connection) -> None:
     columns = "merchant_id, ledger_transaction_id, entry_no, amount_minor"
     assert latest("oltp", "ledger_entries", columns) == stored(oltp, "ledger.entries", columns)
     assert landed == sum(part.read for commit in pin().commits if commit.kind == "log" for part in commit.entities)
+
+
+def stopped() -> dict[str, str]:
+    found: dict[str, str] = json.loads(pin().commits[-1].parameters.get("stopped", "{}"))
+    return found
+
+
+def test_columns_come_and_go_and_change_their_names(oltp: psycopg.Connection) -> None:
+    shop = Shop(oltp).open()
+    shop.coupon(1_000, coupon_id="co_one")
+    drain()
+    months = "constraint repeating_has_months check ((duration = 'repeating') = (duration_in_months is not null))"
+    try:
+        oltp.execute("alter table core.coupons add column campaign text default 'spring'")
+        oltp.execute("alter table core.coupons rename column duration_in_months to months")
+        shop.coupon(2_000, coupon_id="co_two")
+        drain()
+        oltp.execute("update core.coupons set duration = 'repeating', months = 7 where coupon_id = 'co_two'")
+        drain()
+        oltp.execute("alter table core.coupons drop column months cascade")
+        oltp.execute("update core.coupons set is_valid = false where coupon_id = 'co_two'")
+        drain()
+        landed = [(row["coupon_id"], row["duration_in_months"]) for row in rows("oltp", "coupons")]
+        assert landed == [("co_one", None), ("co_two", None), ("co_two", 7), ("co_two", None)]
+        assert "campaign" not in rows("oltp", "coupons")[-1], "no contract names it"
+        assert stopped() == {}
+    finally:
+        oltp.execute("set session_replication_role = replica")
+        oltp.execute("delete from core.coupons")
+        oltp.execute("set session_replication_role = origin")
+        oltp.execute("alter table core.coupons drop column if exists campaign, drop column if exists months")
+        oltp.execute("alter table core.coupons add column duration_in_months smallint check (duration_in_months > 0)")
+        oltp.execute(f"alter table core.coupons add {months}".encode())
+
+
+def test_a_table_that_does_not_fit_any_more_stops_alone(oltp: psycopg.Connection) -> None:
+    shop = Shop(oltp).open()
+    shop.coupon(1_000, coupon_id="co_one")
+    drain()
+    toggle = "update core.coupons set is_valid = not is_valid"
+    try:
+        oltp.execute("alter table core.coupons rename column percent_off_basis_points to share")
+        oltp.execute("alter table core.coupons add column percent_off_basis_points text")
+        oltp.execute(toggle.encode())
+        shop.pay(1_000)
+        drain()
+        reason = "column percent_off_basis_points is no integer any more"
+        assert stopped() == {"coupons": reason}
+        assert [item["rule"] for item in refused("oltp", "coupons")] == ["stopped_table"]
+        assert [row["status"] for row in latest("oltp", "charges")] == ["succeeded"], "the others go on"
+        oltp.execute(toggle.encode())
+        drain()
+        assert len(refused("oltp", "coupons")) == 2, "it stays stopped"
+    finally:
+        oltp.execute("alter table core.coupons drop column percent_off_basis_points")
+        oltp.execute("alter table core.coupons rename column share to percent_off_basis_points")
+    drain()
+    assert stopped() == {}, "a snapshot of it came first"
+    oltp.execute(toggle.encode())
+    drain()
+    columns = "merchant_id, coupon_id, percent_off_basis_points, is_valid, version"
+    assert latest("oltp", "coupons", columns) == stored(oltp, "core.coupons", columns)
+    assert len(refused("oltp", "coupons")) == 2
+
+
+def test_a_snapshot_goes_on_where_it_was_interrupted(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(9):
+        Shop(oltp, merchant_id=f"acct_{number}").open()
+    monkeypatch.setattr("ingestion.cdc.snapshot.RANGE_BYTES", 40_000)
+    publish, published = BatchFiles.publish, list[int]()
+
+    def die_at_the_fourth(files: BatchFiles, commit: Commit) -> None:
+        if len(published) == 4:
+            raise KilledError
+        published.append(commit.sequence)
+        publish(files, commit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchFiles, "publish", die_at_the_fourth)
+        with pytest.raises(KilledError):
+            drain()
+    oltp.execute("update core.customers set city = 'Paris'")
+    done = {part.entity for commit in pin().commits for part in commit.entities}
+    assert done
+    reports = drain()
+    again = {counts.entity for report in reports for counts in report.entities} & done
+    assert again <= {"customers"}, "what had landed is not read again, but by the log"
+    assert len(reports) > 3
+    for entity, column in (("customers", "customer_id"), ("merchants", "country"), ("payment_methods", "customer_id")):
+        columns = f"merchant_id, {column}, version"
+        assert latest("oltp", entity, columns) == stored(oltp, f"core.{entity}", columns)
+    assert {row["city"] for row in latest("oltp", "customers")} == {"Paris"}
+
+
+def test_a_large_table_lands_in_ranges(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10, 40):
+        Shop(oltp, merchant_id=f"acct_{number}").open()
+    monkeypatch.setattr("ingestion.cdc.snapshot.RANGE_BYTES", 20_000)
+    drain()
+    parts = [part.read for commit in pin().commits for part in commit.entities if part.entity == "customers"]
+    assert len(parts) > 1
+    assert sum(parts) == 30
+    with oltp.transaction():
+        oltp.execute("set local session_replication_role = replica")
+        oltp.execute("delete from core.customers where merchant_id = 'acct_17'")
+    resnapshot()
+    drain()
+    gone = [(row["_op"], row["merchant_id"]) for row in rows("oltp", "customers") if row["_op"] != "r"]
+    assert gone == [("d", "acct_17")]
+    assert len(rows("oltp", "customers")) == 31
+
+
+def test_a_transaction_larger_than_the_memory_lands_whole(
+    oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, full_size: bool
+) -> None:
+    Shop(oltp).open()
+    drain()
+    count = 1_000_000 if full_size else 20_000
+    monkeypatch.setattr("ingestion.cdc.slot.PIECE_MESSAGES", 1_000)
+    monkeypatch.setattr(ChangeTables, "memory_bytes", 100_000)
+    with oltp.transaction():
+        oltp.execute("set local session_replication_role = replica")
+        oltp.execute(
+            """
+            insert into core.coupons (
+                merchant_id, coupon_id, currency, amount_off_minor, duration, created_at, updated_at
+            )
+            select %s, 'co_' || number, 'EUR', number, 'once', now(), now() from generate_series(1, %s) as number
+            """,
+            (MERCHANT, count),
+        )
+    (report,) = drain()
+    assert [(counts.entity, counts.accepted) for counts in report.entities] == [("coupons", count)]
+    landed = rows("oltp", "coupons", "coupon_id, amount_off_minor, _position, _transaction_id")
+    assert len({row["_position"] for row in landed}) == count
+    assert len({row["_transaction_id"] for row in landed}) == 1
+    assert sum(row["amount_off_minor"] for row in landed) == count * (count + 1) // 2

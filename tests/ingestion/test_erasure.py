@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from pymongo.database import Database
 
-from ingestion.cdc.stream import NAME, drain
+from ingestion.cdc.generation import NAME
+from ingestion.cdc.stream import drain
 from ingestion.compaction import Draft, compact, switch
 from ingestion.documents import land_documents
 from ingestion.erasure import Erasure, erase_customer, reapply

@@ -260,7 +260,6 @@ def test_the_epoch_grows_when_the_log_is_another_one(oltp: psycopg.Connection) -
         last.parameters["system_identifier"],
         int(last.parameters["timeline"]),
         int(last.parameters["lsn"]),
-        last.source_at,
     )
     assert epoch_of(None, point) == 1
     assert epoch_of(last, point) == 1

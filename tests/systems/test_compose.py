@@ -40,7 +40,7 @@ def test_every_server_is_pinned_on_loopback_and_checked() -> None:
 def test_what_is_exported_are_settings_that_lead_there(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {f"PAYMENTS_{name}".upper() for name in Settings.model_fields}
     assert EXPORTS.keys() <= variables
-    assert {"PAYMENTS_OLTP_DSN", "PAYMENTS_DOCUMENTS_URI"} <= EXPORTS.keys()
+    assert {"PAYMENTS_OLTP_DSN", "PAYMENTS_DOCUMENTS_URI", "PAYMENTS_KAFKA_BOOTSTRAP"} <= EXPORTS.keys()
     for name, value in EXPORTS.items():
         monkeypatch.setenv(name, value)
     given = Settings()
@@ -70,4 +70,6 @@ def test_what_is_exported_are_settings_that_lead_there(monkeypatch: pytest.Monke
 
     kafka = SERVICES["kafka"]["environment"]
     assert kafka["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://{published('kafka')}"
-    assert f"Kafka listens on {published('kafka')}" in TEXT
+    assert given.kafka_bootstrap == published("kafka")
+    # Topics are made with their partitions, never by a first message.
+    assert kafka["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"

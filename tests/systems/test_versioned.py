@@ -33,9 +33,9 @@ DISPUTES = "disputes and warnings, as they become known"
 both_ways = pytest.mark.parametrize("in_transaction", [True, False], ids=["transaction", "journal"])
 
 
-def profile(number: int = 1, version: int = 1, **other: Any) -> Document:
+def profile(number: int = 1, version: int = 1, customer: str = "", **other: Any) -> Document:
     return {
-        "_id": f"cus_{number}",
+        "_id": customer or f"cus_{number}",
         "merchant_id": "acct_1",
         "version": version,
         "country": "FR",

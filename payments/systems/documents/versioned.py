@@ -9,7 +9,10 @@ insert. It needs neither transactions nor retryable writes, and may be sent agai
 **Owners.** The file of a collection gives fields to owners. An upsert is the word of the main owner: it changes that
 owner's fields only. What it says of other fields counts when the document is new, since the validator wants them.
 
-**Removal.** A document that was removed on request leaves a tombstone, and no later message brings it back.
+What came from another owner, or late and says something else, is kept for review (:mod:`conflicts`).
+
+**Removal.** A document that was removed on request leaves a tombstone, and no later message brings it back. One that is
+gone because what it copies is gone leaves a tombstone with a version, and a higher version may bring it back.
 """
 
 from collections import Counter
@@ -20,12 +23,13 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any, TypeVar
 
-from pymongo import ReplaceOne, UpdateOne, WriteConcern
+from pymongo import DeleteOne, ReplaceOne, UpdateOne, WriteConcern
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
 from payments.systems.documents.client import database
+from payments.systems.documents.conflicts import conflict, keep_losers
 from payments.systems.documents.definitions import CollectionDefinition, definition_of
 
 Document = dict[str, Any]
@@ -76,6 +80,15 @@ class Remove:
     reason: str
 
 
+class ForeignFieldError(ValueError):
+    """Fields that belong to another owner; ``owners`` gives the owner of each."""
+
+    def __init__(self, step: SetOwned, owners: Mapping[str, str]) -> None:
+        told = ", ".join(f"{field} ({owner})" for field, owner in sorted(owners.items()))
+        super().__init__(f"Fields of {step.collection} that {step.owner} does not own: {told}.")
+        self.owners = dict(owners)
+
+
 Step = Upsert | SetOwned | Remove
 _Thing = TypeVar("_Thing")
 
@@ -119,25 +132,71 @@ def set_owned(
     """Set fields of one document in the name of their owner; a document that does not exist is ``missing``.
 
     ``grows`` names one of the fields, such as ``outcome_at``: only a larger value (or the first one) is written, so
-    that a late message cannot win. The main owner of a collection with versions always grows ``version``.
+    that a late message cannot win. The main owner of a collection with versions always grows ``version``. What loses is
+    kept for review.
 
     Raises:
-        ValueError: a field belongs to another owner, or there is no such field.
+        ForeignFieldError: a field belongs to another owner.
+        ValueError: there is no such field.
         pymongo.errors.WriteError: the validator refuses a value.
     """
-    step = sound(SetOwned(collection, document_id, owner, fields, grows))
-    return apply(durable(), step, None)
+    asked = SetOwned(collection, document_id, owner, fields, grows)
+    try:
+        step = sound(asked)
+    except ForeignFieldError as error:
+        _keep_foreign(durable(), asked, error.owners)
+        raise
+    if not isinstance(step, SetOwned):
+        raise AssertionError("a sound step is of the same kind")
+    store = durable()
+    outcome = apply(store, step, None)
+    if outcome in (Outcome.STALE, Outcome.REPEATED):
+        _keep_late(store, step)
+    return outcome
+
+
+def delete_copies(collection: str, versions: Mapping[str, int], reason: str) -> Counter[Outcome]:
+    """Remove copies whose original is gone, each at the version of its end, and count the outcomes.
+
+    A copy of that version or a higher one stays: ``repeated`` or ``stale``. The tombstone holds the version, so that no
+    late message brings the copy back and a later one may. It is written first, and a removal that ended half-way is
+    finished when it comes again. A document that somebody asked to remove stays ``removed``.
+    """
+    store = durable()
+    counts: Counter[Outcome] = Counter()
+    for ids in batches(versions, DOCUMENTS_A_BATCH):
+        found = store[collection].find({"_id": {"$in": ids}}, {"version": 1})
+        stored = {document["_id"]: document["version"] for document in found}
+        stones = _tombstones(store, collection, ids)
+        going: list[str] = []
+        for document_id in ids:
+            version, stone = versions[document_id], stones.get(document_id, 0)
+            if stone is None:
+                counts[Outcome.REMOVED] += 1
+            elif stored.get(document_id, 0) >= version:
+                counts[Outcome.REPEATED if stored[document_id] == version else Outcome.STALE] += 1
+            elif document_id not in stored and stone >= version:
+                counts[Outcome.REPEATED if stone == version else Outcome.STALE] += 1
+            else:
+                counts[Outcome.WRITTEN] += 1
+                going.append(document_id)
+        if going:
+            _write_versioned_tombstones(store, collection, {each: versions[each] for each in going}, reason)
+            store[collection].bulk_write(
+                [DeleteOne({"_id": each, "version": {"$lt": versions[each]}}) for each in going], ordered=False
+            )
+    return counts
 
 
 def insert_unless_removed(
     store: Store, collection: str, document: Mapping[str, Any], session: ClientSession | None = None
 ) -> bool:
-    """Insert a document and return True, or return False when it was removed on request before.
+    """Insert a document and return True, or return False when it was removed before and may not come back.
 
     Raises:
         pymongo.errors.DuplicateKeyError: there is one.
     """
-    if removed_on_request(store, collection, [document["_id"]], session):
+    if _blocked(store, collection, {document["_id"]: document.get("version")}, session):
         return False
     store[collection].insert_one(dict(document), session=session)
     return session is not None or not withdraw_removed(store, collection, [document["_id"]])
@@ -164,8 +223,7 @@ def sound(step: Step) -> Step:
             raise ValueError(f"A document of {step.collection} needs _id and version.")
         return Upsert(step.collection, _at_precision(fields))
     if foreign := {field: known[field] for field in fields if known[field] != step.owner}:
-        told = ", ".join(f"{field} ({owner})" for field, owner in sorted(foreign.items()))
-        raise ValueError(f"Fields of {step.collection} that {step.owner} does not own: {told}.")
+        raise ForeignFieldError(step, foreign)
     if step.owner == definition.owner and "version" in known and step.grows != "version":
         raise ValueError(f"{definition.owner} changes {step.collection} by a higher version only: let version grow.")
     if step.grows is not None and fields.get(step.grows) is None:
@@ -264,49 +322,111 @@ def _set_owned(store: Store, step: SetOwned, session: ClientSession | None) -> O
     raise AssertionError(f"{step.collection}/{step.document_id} changes too often")
 
 
+def _keep_foreign(store: Store, step: SetOwned, owners: Mapping[str, str]) -> None:
+    """Keep what an owner said of fields of others; a document that does not exist has no fields to meet."""
+    found = store[step.collection].find_one({"_id": step.document_id}, {"version": 1})
+    if found is not None:
+        lost = step.owner, None if step.grows is None else step.fields.get(step.grows)
+        keep_losers(
+            store,
+            [
+                conflict((step.collection, step.document_id, field), "foreign", lost, (owner, found.get("version")))
+                for field, owner in owners.items()
+            ],
+        )
+
+
+def _keep_late(store: Store, step: SetOwned) -> None:
+    """Keep what came late, or again, and says something else than what is stored."""
+    found = store[step.collection].find_one({"_id": step.document_id}, dict.fromkeys(step.fields, 1))
+    if found is not None and step.grows is not None:
+        lost, kept = (step.owner, step.fields[step.grows]), (step.owner, found.get(step.grows))
+        keep_losers(
+            store,
+            [
+                conflict((step.collection, step.document_id, field), "stale", lost, kept)
+                for field, value in step.fields.items()
+                if field != step.grows and found.get(field) != value
+            ],
+        )
+
+
 def _remove(store: Store, step: Remove, session: ClientSession | None) -> Outcome:
     """Write the tombstones, then remove: a loader that sees the document gone finds out why."""
-    now = datetime.now(UTC)
-    tombstones = [
-        {
-            "_id": f"{step.collection}/{document_id}",
-            "collection": step.collection,
-            "document_id": document_id,
-            "reason": step.reason,
-            "deleted_at": now,
-            "expire_at": definition_of("deletions").retention.end(now),
-            "schema_version": 1,
-        }
-        for document_id in step.ids
-    ]
+    stones = [_tombstone(step.collection, document_id, step.reason) for document_id in step.ids]
     store["deletions"].bulk_write(
-        [ReplaceOne({"_id": stone["_id"]}, stone, upsert=True) for stone in tombstones], session=session
+        [ReplaceOne({"_id": stone["_id"]}, stone, upsert=True) for stone in stones], session=session
     )
     gone = store[step.collection].delete_many({"_id": {"$in": list(step.ids)}}, session=session)
     return Outcome.WRITTEN if gone.deleted_count else Outcome.MISSING
 
 
-def removed_on_request(
-    store: Store, collection: str, ids: Iterable[str], session: ClientSession | None = None
-) -> set[str]:
-    """Return which of the documents somebody asked to remove: those that have a tombstone."""
+def _write_versioned_tombstones(store: Store, collection: str, versions: Mapping[str, int], reason: str) -> None:
+    """Write tombstones unless there is one of a higher version or, from a request, without one."""
+    writes = []
+    for document_id, version in versions.items():
+        stone = _tombstone(collection, document_id, reason) | {"version": version}
+        writes.append(ReplaceOne({"_id": stone["_id"], "version": {"$lt": version}}, stone, upsert=True))
+    try:
+        store["deletions"].bulk_write(writes, ordered=False)
+    except BulkWriteError as error:  # the id is taken: by a stone that outweighs this one
+        if any(failure["code"] != _DUPLICATE_KEY for failure in error.details["writeErrors"]):
+            raise
+
+
+def _tombstone(collection: str, document_id: str, reason: str) -> Document:
+    now = datetime.now(UTC)
     return {
-        stone["document_id"]
+        "_id": f"{collection}/{document_id}",
+        "collection": collection,
+        "document_id": document_id,
+        "reason": reason,
+        "deleted_at": now,
+        "expire_at": definition_of("deletions").retention.end(now),
+        "schema_version": 1,
+    }
+
+
+def _tombstones(
+    store: Store, collection: str, ids: Iterable[str], session: ClientSession | None = None
+) -> dict[str, int | None]:
+    """Return the documents of these that have a tombstone, with its version: None when somebody asked for it."""
+    return {
+        stone["document_id"]: stone.get("version")
         for batch in batches(ids, DOCUMENTS_A_BATCH)
         for stone in store["deletions"].find(
             {"_id": {"$in": [f"{collection}/{document_id}" for document_id in batch]}},
-            {"document_id": 1},
+            {"document_id": 1, "version": 1},
             session=session,
         )
     }
 
 
+def removed_on_request(
+    store: Store, collection: str, ids: Iterable[str], session: ClientSession | None = None
+) -> set[str]:
+    """Return which of the documents have a tombstone: somebody asked to remove them, or what they copy is gone."""
+    return set(_tombstones(store, collection, ids, session))
+
+
+def _blocked(
+    store: Store, collection: str, versions: Mapping[str, int | None], session: ClientSession | None = None
+) -> set[str]:
+    """Return which of new documents may not be inserted: those that their tombstone outweighs."""
+    return {
+        document_id
+        for document_id, stone in _tombstones(store, collection, versions, session).items()
+        if stone is None or (version := versions[document_id]) is None or version <= stone
+    }
+
+
 def withdraw_removed(store: Store, collection: str, ids: Sequence[str]) -> bool:
-    """Remove those of the documents that have a tombstone; return whether any has."""
-    removed = removed_on_request(store, collection, ids)
-    if removed:
-        store[collection].delete_many({"_id": {"$in": sorted(removed)}})
-    return bool(removed)
+    """Remove those of the documents that their tombstone outweighs; return whether there may be any."""
+    stones = _tombstones(store, collection, ids)
+    if asked := sorted(document_id for document_id, stone in stones.items() if stone is None):
+        store[collection].delete_many({"_id": {"$in": asked}})
+    gone = [DeleteOne({"_id": each, "version": {"$lte": stone}}) for each, stone in stones.items() if stone is not None]
+    return bool(store[collection].bulk_write(gone, ordered=False).deleted_count if gone else 0) or bool(asked)
 
 
 def _upsert_batch(store: Store, collection: str, newest: Mapping[str, Upsert]) -> Counter[Outcome]:
@@ -325,7 +445,7 @@ def _upsert_batch(store: Store, collection: str, newest: Mapping[str, Upsert]) -
             changed.append(step)
         else:
             counts[Outcome.REPEATED if stored[document_id] == version else Outcome.STALE] += 1
-    removed = removed_on_request(store, collection, [step.document["_id"] for step in fresh])
+    removed = _blocked(store, collection, {step.document["_id"]: step.document["version"] for step in fresh})
     counts[Outcome.REMOVED] += len(removed)
     fresh = [step for step in fresh if step.document["_id"] not in removed]
     written, raced = _insert_batch(store, collection, fresh)
@@ -335,7 +455,11 @@ def _upsert_batch(store: Store, collection: str, newest: Mapping[str, Upsert]) -
             UpdateOne({"_id": step.document["_id"], "version": {"$lt": step.document["version"]}}, update_of(step))
             for step in changed
         ]
-        matched = store[collection].bulk_write(updates, ordered=False).matched_count
+        try:
+            matched = store[collection].bulk_write(updates, ordered=False).matched_count
+        except BulkWriteError as error:
+            failure = error.details["writeErrors"][0]
+            raise WriteError(failure["errmsg"], failure["code"], failure) from None
         counts[Outcome.WRITTEN] += matched
         # The server says how many were overtaken, not which: they had a higher version, which is late either way.
         counts[Outcome.STALE] += len(changed) - matched
