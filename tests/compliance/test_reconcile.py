@@ -12,6 +12,7 @@ import duckdb
 import psycopg
 import pytest
 
+from ingestion.cdc.copies import advance_copies
 from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain, follow
 from ingestion.contracts import entities
@@ -30,7 +31,8 @@ from payments.simulation.history import simulate
 from payments.simulation.traffic import run_traffic
 from payments.systems.documents.client import database
 from payments.systems.oltp.connection import connect
-from tests.conftest import Servers, empty_oltp
+from payments.systems.stream import server as broker
+from tests.conftest import Servers, empty_oltp, free_port
 from tests.systems.shop import Shop
 
 FILE = """transaction_id,merchant_id,amount,currency,transaction_at,status
@@ -59,6 +61,7 @@ def platform(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iter
             store[name].delete_many({})
         simulate(transactions=300, days=30, seed=5)
         land_oltp()
+        assert advance_copies().failure is None
         land_documents(["feedback", "customer_profiles", "fraud_decisions"])
         (home / "transactions.csv").write_text(FILE)
         land_transactions(home / "transactions.csv")
@@ -68,9 +71,10 @@ def platform(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def _build(warehouse: Path) -> None:
-    """Build staging and marts as dbt does, as far as the reconciliation reads them; the demo builds the true ones."""
+    """Build staging and marts as dbt does it, as far as they are compared; the demo builds the true ones."""
     pin = RawZone(settings().raw_zone).pin()
-    staged = [entities("files")["transactions"], entities("documents")["feedback"], *entities("oltp").values()]
+    others = [entities("files")["transactions"], entities("documents")["feedback"]]
+    staged = [*others, *entities("oltp").values()]
     with duckdb.connect(str(warehouse)) as con:
         con.execute("set TimeZone = 'UTC'")
         con.execute("create schema raw_platform; create schema dev_staging; create schema dev_marts")
@@ -105,8 +109,8 @@ def red(result: Reconciliation) -> set[str]:
 
 @contextmanager
 def rewritten(entity: str, change: str) -> Iterator[None]:
-    """Change the rows of the only file that an entity has in the raw zone, hashes left as they are; put it back."""
-    (file,) = RawZone(settings().raw_zone).pin().files("oltp", entity)
+    """Change the rows of the newest file of an entity in the raw zone, hashes left as they are; put it back."""
+    *_, file = RawZone(settings().raw_zone).pin().files("oltp", entity)
     kept = file.read_bytes()
     with duckdb.connect() as con:
         con.execute("set TimeZone = 'UTC'")
@@ -171,6 +175,7 @@ def test_each_planted_difference_is_red_and_names_its_keys(platform: Path) -> No
     (one,) = feedback.find().sort("_id", 1).limit(1)
     late = one | {"_id": "fb_zzzzzzzz", "written_at": datetime.now(UTC)}
     (profile,) = database()["customer_profiles"].find().sort("_id", 1).limit(1)
+    (risk,) = database()["merchant_risk"].find().sort("_id", 1).limit(1)
     customer = f"{profile['merchant_id']}/{profile['_id']}"
     is_charge = f"merchant_id || '/' || charge_id = '{charge}'"
     with (
@@ -191,11 +196,13 @@ def test_each_planted_difference_is_red_and_names_its_keys(platform: Path) -> No
     ):
         feedback.insert_one(late)
         feedback.delete_one({"_id": one["_id"]})
+        database()["merchant_risk"].delete_one({"_id": risk["_id"]})
         try:
             result = reconcile()
         finally:
             feedback.delete_one({"_id": late["_id"]})
             feedback.insert_one(one)
+            database()["merchant_risk"].insert_one(risk)
     found = {
         name: [line.removeprefix(f"{name} ") for line in result.differences if line.startswith(f"{name} ")]
         for name in red(result)
@@ -209,6 +216,7 @@ def test_each_planted_difference_is_red_and_names_its_keys(platform: Path) -> No
         "oltp.ledger_entries",
         "documents.feedback",
         "copies.customer_profiles",
+        "copies.merchant_risk",
     }
     # PostgreSQL beside the raw zone, then the raw zone beside staging.
     assert [line.split(" ")[0] for line in found["oltp.charges"]] == ["amount_minor", "other"] * 2
@@ -228,6 +236,7 @@ def test_each_planted_difference_is_red_and_names_its_keys(platform: Path) -> No
     assert found["documents.feedback"][-1] == f"only in raw zone: {one['_id']}"
     assert any(note.startswith("documents.feedback: 1 documents changed since") for note in result.notes)
     assert found["copies.customer_profiles"][-1] == f"without its row in customers: {profile['_id']}"
+    assert found["copies.merchant_risk"][-1] == f"without a copy: {risk['_id']}"
     assert [row[0] for row in result.matrix() if row[-1] == "NO"] == sorted(found, key=list(_order(result)).index)
 
 
@@ -235,7 +244,7 @@ def _order(result: Reconciliation) -> Iterator[str]:
     yield from (str(row[0]) for row in result.matrix())
 
 
-def test_red_until_a_stream_brings_it_and_green_under_traffic(platform: Path) -> None:
+def test_red_until_a_stream_brings_it_and_green_under_traffic(platform: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert platform.exists()
     with connect(autocommit=True) as connection:
         # A change that no landing brought: everything behind PostgreSQL lacks it.
@@ -268,7 +277,20 @@ def test_red_until_a_stream_brings_it_and_green_under_traffic(platform: Path) ->
             assert any("landed since" in note for note in ours.notes)
             after = {row[0]: dict(zip(theirs.header(), row, strict=True)) for row in theirs.matrix()}
             assert after["oltp.charges"]["PostgreSQL"] == after["oltp.charges"]["raw zone"] != 300
+            # From here on over a broker: its topic is one store more.
+            monkeypatch.setenv("PAYMENTS_KAFKA_PORT", str(free_port()))
+            settings.cache_clear()
+            broker.start()
+            connection.execute("update core.customers set version = version + 1")
+            result = reconcile()
+            assert result.differences == ()
+            after = {row[0]: dict(zip(result.header(), row, strict=True)) for row in result.matrix()}
+            customers = after["oltp.customers"]["PostgreSQL"]
+            assert after["changes.customers"]["topics"] == after["changes.customers"]["raw zone"] == customers
+            with rewritten("customers", "from {rows} order by _position offset 1"):
+                assert red(reconcile()) >= {"changes.customers", "oltp.customers"}
         finally:
+            broker.destroy()
             drop_slot(connection)
 
 
