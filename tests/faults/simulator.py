@@ -217,16 +217,21 @@ class Stream:
             os.kill(self.pid, number)
         self.process.join(PATIENCE_SECONDS)
         if self.process.is_alive():
-            os.kill(self.pid, signal.SIGUSR1)  # it prints where it stands
-            self.process.join(1)
+            self.say_where_it_stands()
             self.process.kill()
             self.process.join()
             raise ViolationError(f"the stream did not end within {PATIENCE_SECONDS} s of {number.name}: {self.told()}")
         return self.process.exitcode
 
+    def say_where_it_stands(self) -> None:
+        """Let it print the stacks of its threads."""
+        for _ in range(3):
+            os.kill(self.pid, signal.SIGUSR1)
+            self.process.join(1)
+
     def told(self) -> str:
         """Return the end of what was printed."""
-        return self.log.read_text(encoding="utf-8", errors="replace").strip()[-2500:] if self.log.exists() else ""
+        return self.log.read_text(encoding="utf-8", errors="replace").strip()[-4000:] if self.log.exists() else ""
 
 
 @dataclass
@@ -316,6 +321,7 @@ class Simulation:
             return reached(self.raw) > mark or not stream.process.is_alive()
 
         if not processes.wait_until(is_over, PATIENCE_SECONDS):
+            stream.say_where_it_stands()
             raise ViolationError(f"nothing landed for {PATIENCE_SECONDS} s: {stream.told()}")
         if not stream.process.is_alive() and not stream.may_end:
             raise ViolationError(f"the stream ended by itself with {stream.process.exitcode}: {stream.told()}")
@@ -326,8 +332,7 @@ class Simulation:
         stream = self.start("--once", *arguments, failures=failures)
         stream.process.join(PATIENCE_SECONDS)
         if stream.process.is_alive():
-            os.kill(stream.pid, signal.SIGUSR1)  # it prints where it stands
-            stream.process.join(1)
+            stream.say_where_it_stands()
             stream.end(signal.SIGKILL)
             raise ViolationError(f"--once took more than {PATIENCE_SECONDS} s: {stream.told()}")
         return stream
