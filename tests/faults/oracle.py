@@ -63,8 +63,9 @@ class Zone:
         names = [file["name"] for file in self.checkpoint.get("files", {}).get(folder, [])]
         for commit in self.commits:
             for part in commit["entities"]:
-                if folder == f"data/{commit['source']}/{part['entity']}":
-                    names += part["files"]
+                for kind, files in (("data", "files"), ("quarantine", "quarantine_files")):
+                    if folder == f"{kind}/{commit['source']}/{part['entity']}":
+                        names += part[files]
         return [self.root / name for name in names]
 
     def batches(self) -> list[dict[str, Any]]:
@@ -115,7 +116,12 @@ def _miscounted(zone: Zone, may_be_quarantined: Collection[str]) -> Iterator[str
         if part["read"] != part["accepted"] + part["unchanged"] + part["quarantined"]:
             yield f"{part['entity']}: the counts of a batch do not add up: {part}"
         if part["quarantined"] and part["entity"] not in may_be_quarantined:
-            yield f"{part['entity']}: {part['quarantined']} records in quarantine"
+            refused = [
+                row
+                for path in zone.files(f"quarantine/oltp/{part['entity']}")
+                for row in pq.read_table(path).to_pylist()
+            ]
+            yield f"{part['entity']}: {part['quarantined']} records in quarantine, {str(refused[:1])[:400]}"
 
 
 def _landed(zone: Zone, entity: Entity) -> list[Version]:

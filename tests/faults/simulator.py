@@ -92,7 +92,7 @@ ALTERATIONS = (
     ("core.products", "alter table core.products replica identity full"),
     ("core.merchants", "alter table core.merchants replica identity full"),
     ("core.coupons", "alter table core.coupons rename column is_valid to is_usable"),
-    ("core.setup_intents", "alter table core.setup_intents drop column usage"),
+    ("core.coupons", "alter table core.coupons drop column duration_in_months"),
 )
 
 
