@@ -88,6 +88,12 @@ def note_columns(batch: Landing, tables: Iterable["Table"]) -> None:
     batch.parameters["columns"] = json.dumps({table.entity.name: table.numbers for table in tables})
 
 
+def stopped_tables(last: Commit | None) -> dict[str, str]:
+    """Return why tables are stopped, by entity: they did not fit the contract any more, and wait for a snapshot."""
+    found: dict[str, str] = json.loads(last.parameters.get("stopped", "{}")) if last is not None else {}
+    return found
+
+
 def epoch_of(last: Commit | None, point: SnapshotPoint) -> int:
     """Return the ordinal of the server's life that a snapshot belongs to, from 1.
 
@@ -146,8 +152,8 @@ def table_now(connection: psycopg.Connection, pin: Pin, entity: Entity) -> Table
 
 def noted_numbers(pin: Pin, entity: Entity) -> dict[str, int]:
     """Return the catalogue's numbers of columns as the last snapshot of an entity noted them."""
-    for commit in reversed(pin.commits):
-        if commit.source == SOURCE and commit.kind == "snapshot" and "columns" in commit.parameters:
+    for commit in reversed(pin.batches(SOURCE, kind="snapshot")):
+        if "columns" in commit.parameters:
             found: dict[str, dict[str, int]] = json.loads(commit.parameters["columns"])
             if entity.name in found:
                 return found[entity.name]

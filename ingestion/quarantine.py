@@ -21,8 +21,8 @@ from ingestion.raw_zone import Pin, RawZone
 from payments.errors import UsageError
 from payments.settings import settings
 
-SOURCES = ("oltp", "documents", "files")
-UNREPLAYABLE = ("card_number", "broken_row", "broken_json")
+SOURCES = ("oltp", "documents", "files", "stream")
+UNREPLAYABLE = ("card_number", "broken_row", "broken_json", "foreign_message")
 """Rules whose records cannot be landed again from quarantine: digits were removed, or the text is no record."""
 
 _COLUMNS = "quarantine_id, source, entity, rule, reason, record, origin, quarantined_at, batch_id, sequence"

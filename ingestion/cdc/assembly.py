@@ -36,6 +36,7 @@ class _Pending:
     """What has come of one batch so far, by partition."""
 
     tables: ChangeTables
+    firsts: dict[int, int] = field(default_factory=dict)
     rows: dict[int, int] = field(default_factory=dict)
     last: dict[int, str] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Assembly:
     folder: Path
     landed: tuple[int, int]
     ends: dict[int, int] = field(default_factory=dict)
-    """The offset after the newest batch that came whole, by partition."""
+    """The offset after the newest batch that came next, by partition."""
     strangers: list[Stranger] = field(default_factory=list)
     """What was no envelope, for the caller to take."""
     _pending: dict[str, _Pending] = field(default_factory=dict)
@@ -70,15 +71,23 @@ class Assembly:
         try:
             if headers["op"] == BARRIER:
                 return self._barrier(partition, offset, Barrier.model_validate_json(value))
-            self._change(partition, headers, value)
+            self._change(partition, offset, headers, value)
         except (ValidationError, KeyError, UnicodeDecodeError) as error:
             self.strangers.append(Stranger(key, value, f"no change and no barrier: {type(error).__name__} {error}"))
         return None
 
-    def _change(self, partition: int, headers: Mapping[str, bytes], value: bytes) -> None:
+    def hints(self) -> dict[int, int]:
+        """Return where another loader may begin, by partition: nothing that stands before is of any use any more."""
+        return {
+            partition: min([end, *(pending.firsts.get(partition, end) for pending in self._pending.values())])
+            for partition, end in self.ends.items()
+        }
+
+    def _change(self, partition: int, offset: int, headers: Mapping[str, bytes], value: bytes) -> None:
         entity = self.contract[headers["entity"].decode()]
         position, name = headers["position"].decode(), headers["batch"].decode()
         pending = self._of(name)
+        pending.firsts.setdefault(partition, offset)
         if position <= pending.last.get(partition, ""):
             return  # it came before: the broker, or we, went back
         pending.last[partition] = position
@@ -96,12 +105,13 @@ class Assembly:
             self._pending.pop(barrier.batch, None)
             return None
         pending = self._of(barrier.batch)
+        pending.firsts.setdefault(partition, offset)
         pending.ends[partition] = offset + 1
         pending.is_whole &= pending.rows.get(partition, 0) == barrier.rows
         if len(pending.ends) < barrier.partitions:
             return None
-        self._forget_older(barrier.batch)
         del self._pending[barrier.batch]
+        self._forget_older(pending)
         return self._ended(barrier, pending)
 
     def _ended(self, barrier: Barrier, pending: _Pending) -> LogBatch | Refill | None:
@@ -137,9 +147,8 @@ class Assembly:
             self.strangers += [Stranger(b"", value, f"no envelope of {name}") for value in broken]
         pending.values, pending.size = {}, 0
 
-    def _forget_older(self, name: str) -> None:
-        """Forget batches that began before this one: their sender died, and what they hold was sent again."""
-        for older in list(self._pending):
-            if older == name:
-                return
-            self._read(self._pending.pop(older))
+    def _forget_older(self, ended: _Pending) -> None:
+        """Forget what began before the barriers of this batch: its sender died, and what it held was sent again."""
+        for name, pending in list(self._pending.items()):
+            if all(first < ended.ends.get(partition, 0) for partition, first in pending.firsts.items()):
+                self._read(self._pending.pop(name))

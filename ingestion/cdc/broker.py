@@ -7,7 +7,7 @@ position: what is published twice lands once. So it does not matter whether what
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from typing import cast
 
@@ -81,7 +81,9 @@ class Broker:
         self._published = (batch.epoch, batch.end_lsn)
         return True
 
-    def batches(self, landed: tuple[int, int], is_stopped: Callable[[], bool] = never) -> Iterator[LogBatch | Refill]:
+    def batches(
+        self, landed: tuple[int, int], is_stopped: Callable[[], bool] = never
+    ) -> Generator[LogBatch | Refill | None, None, None]:
         """Take batches from the topic, each to be landed before the next is asked for, until told to stop.
 
         Args:
@@ -90,7 +92,7 @@ class Broker:
 
         Yields:
             The batch that comes next, beginning at what has landed; or a refill, after which the log has to be
-            published again from there.
+            published again from there; or None when nothing has come for a moment.
 
         Raises:
             UsageError: the broker cannot be reached at the start, or does not let us read.
@@ -102,8 +104,12 @@ class Broker:
             idle_since = cared_at = time.monotonic()
             while not is_stopped():
                 received = _received(consumer)
+                if not received:
+                    yield None
                 for message in received:
                     found = _taken(assembly, reached, message)
+                    if found is not None:
+                        self._put_aside(assembly)  # before anything says that we came past it
                     if isinstance(found, LogBatch):
                         is_refilling = False
                         yield found
@@ -113,9 +119,7 @@ class Broker:
                         # Once only: what follows on the topic was published before, and begins too late as well.
                         is_refilling = True
                         yield self._refill(found)
-                if assembly.strangers:
-                    self.bury(land_strangers(assembly.strangers))
-                    assembly.strangers.clear()
+                self._put_aside(assembly)
                 now = time.monotonic()
                 if received:
                     idle_since = now
@@ -191,10 +195,15 @@ class Broker:
         consumer.assign(places)
         return {place.partition: place.offset for place in places}
 
+    def _put_aside(self, assembly: Assembly) -> None:
+        if assembly.strangers:
+            self.bury(land_strangers(assembly.strangers))
+            assembly.strangers.clear()
+
     def _note_landed(self, consumer: Consumer, assembly: Assembly) -> None:
         while self._under_way and self._under_way[0][0] <= assembly.landed:
             self._under_way.popleft()
-        places = [TopicPartition(CHANGES, partition, end) for partition, end in assembly.ends.items()]
+        places = [TopicPartition(CHANGES, partition, end) for partition, end in assembly.hints().items()]
         consumer.commit(offsets=places, asynchronous=True)  # a hint where to begin, no more
 
     def _refill(self, refill: Refill) -> Refill:

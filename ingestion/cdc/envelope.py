@@ -127,7 +127,7 @@ def _messages_of(entity: Entity, relation: str, partitions: int) -> str:
                     else [(md5_number_lower({tenant}) % {partitions})::bigint]
                 end
             ) as partition,
-            concat_ws('|', {tenant}, {text_literal(entity.name)}, {key}) as key,
+            concat_ws('|', coalesce({tenant}, ''), {text_literal(entity.name)}, {key}) as key,
             '{{' || {value} || '}}' as value,
             {text_literal(entity.name)} as entity,
             _op as op,

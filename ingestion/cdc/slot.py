@@ -11,8 +11,9 @@ import select
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,12 @@ from ingestion.cdc.rows import HEADER, Ints, decode_rows
 from ingestion.cdc.schemas import TableView
 from ingestion.contracts import Column, Entity
 from ingestion.raw_zone import Position
-from payments.errors import UsageError
+from payments.errors import UnreachableError, UsageError
 from payments.systems.processes import wait_until
 
 PIECE_MESSAGES = 50_000
 PIECE_BYTES = 32 * 1024 * 1024
+IDLE_BYTES = 16 * 1024 * 1024
 _STATUS_SECONDS = 5.0
 _END_SECONDS = 5.0
 _TAKE_OVER_SECONDS = 5.0
@@ -87,7 +89,8 @@ class SlotReader:
     def collect(self, seconds: float, rows: int, target: int | None = None) -> LogBatch | None:
         """Return the transactions that end within the time, no more than about ``rows`` changes; None when none does.
 
-        A transaction that has begun is waited for. With a target it returns as soon as the server has read so far.
+        A transaction that has begun is waited for. With a target it returns as soon as the server has read so far. A
+        batch without changes tells that the server read on over what others wrote: who lands it lets the server forget.
 
         Raises:
             psycopg.OperationalError: the connection or the server is gone.
@@ -104,7 +107,10 @@ class SlotReader:
             if message is not None:
                 self.reached, end, count = message.end_lsn, message, count + 1
         if end is None:
-            return None
+            if self.wal_end < self.reached + IDLE_BYTES:
+                return None
+            self.reached = self.wal_end
+            return LogBatch(self.epoch, start, self.reached, datetime.fromtimestamp(0, UTC), 0, {})
         self._decode()
         tables = self.tables.take()
         events = tables.pop(EVENTS.name, None)
@@ -250,6 +256,7 @@ def open_slot(slot: Slot, start_lsn: int, epoch: int, views: Views, folder: Path
     """Open a slot from a place of the log on; ``folder`` is for what exceeds the memory.
 
     Raises:
+        UnreachableError: the server does not answer.
         UsageError: the slot is missing, lost, or read by somebody else.
     """
     options = "-c timezone=UTC -c datestyle=ISO -c client_encoding=UTF8"
@@ -262,13 +269,16 @@ def open_slot(slot: Slot, start_lsn: int, epoch: int, views: Views, folder: Path
             sql.Literal(f'"{slot.publication}"'),
         )
         if connection.status != pq.ConnStatus.OK:
-            raise UsageError(f"PostgreSQL cannot be reached for replication: {_reason(connection)}.")
+            raise UnreachableError(f"PostgreSQL cannot be reached for replication: {_reason(connection)}.")
         # The server takes a moment to notice that a reader was killed.
         if not wait_until(lambda: _starts(connection, statement), _TAKE_OVER_SECONDS):
             raise UsageError(f"The replication slot {slot.name} cannot be read: {_reason(connection)}.")
         reader = SlotReader(connection, epoch, start_lsn, views, ChangeTables(folder))
-        yield reader
-        reader.end(_END_SECONDS)
+        try:
+            yield reader
+        finally:
+            with suppress(psycopg.OperationalError):  # it is gone
+                reader.end(_END_SECONDS)
     finally:
         connection.finish()
 

@@ -33,6 +33,7 @@ from ingestion.oltp import (
     require_all_rows,
     snapshot_point,
     stage_csv,
+    stopped_tables,
     table_now,
     table_of,
 )
@@ -65,8 +66,8 @@ def unfinished(pin: Pin, generation: str, again: Sequence[str]) -> list[Range]:
     ``again`` names entities that are read anew although their snapshot was complete.
     """
     last: dict[str, Range] = {}
-    for commit in pin.commits:
-        if commit.source == SOURCE and commit.parameters.get("generation") == generation:
+    for commit in pin.batches(SOURCE, kind="snapshot"):
+        if commit.parameters.get("generation") == generation:
             last |= {landed.entity: landed for landed in _ranges(commit)}
     missing = []
     for name in entities(SOURCE):
@@ -203,9 +204,9 @@ def _land(
         note_columns(files, [tables[found.entity] for found in batch])
         files.parameters["ranges"] = json.dumps([asdict(found) for found in batch])
         # A table that had been stopped goes on.
-        still = json.loads(files.parameters.get("stopped", "{}"))
         done = {found.entity for found in batch if found.is_last}
-        files.parameters["stopped"] = json.dumps({name: why for name, why in still.items() if name not in done})
+        still = {name: why for name, why in stopped_tables(files.pin.last_of(SOURCE)).items() if name not in done}
+        files.parameters["stopped"] = json.dumps(still)
         for found in batch:
             entity = tables[found.entity].entity
             stage_csv(files, entity, csv_of(exported, entity))

@@ -1,49 +1,49 @@
-"""Change data capture of the operational store, straight into the raw zone: no broker between.
+"""Change data capture of the operational store into the raw zone: directly, or over a broker.
 
-The slot is made before the snapshot that everything begins with, so that nothing falls between them. Transactions land
-whole, many to a batch; how far the log was read stands in the commit record of the batch, so that data and position
-become visible in one step, and the slot is acknowledged only then. What the server sends again, after a crash of either
-side, begins behind what has landed.
+Transactions land whole, many to a batch; how far the log was read stands in the commit record of the batch, so that
+data and position become visible in one step, and the slot is acknowledged only then, with a broker as without. What
+the server sends again, after a crash of either side, begins behind what has landed.
 """
 
 import json
+import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-from psycopg import sql
 
+from ingestion.cdc.assembly import Refill
 from ingestion.cdc.batches import LogBatch
+from ingestion.cdc.broker import Broker
+from ingestion.cdc.generation import NAME, last_landed, prepare
 from ingestion.cdc.pgoutput import Relation
 from ingestion.cdc.records import stage_log
 from ingestion.cdc.schemas import TableView, view_of
 from ingestion.cdc.slot import EVENTS, OUTBOX, Slot, SlotReader, Views, open_slot
-from ingestion.cdc.snapshot import land_snapshot, unfinished
+from ingestion.compaction import compact_if_needed
 from ingestion.contracts import Entity, entities
-from ingestion.landing import Landing, LandingReport, Staged, landing
-from ingestion.oltp import SOURCE, SnapshotPoint, carried, epoch_of, snapshot_point, table_now, table_of
+from ingestion.landing import LandingReport, Staged, landing
+from ingestion.oltp import SOURCE, carried, snapshot_point, stopped_tables, table_now, table_of
 from ingestion.raw_zone import Commit, Position, RawZone
-from payments.errors import UsageError
+from payments.errors import UnreachableError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect, dsn
+from payments.systems.stream import server as broker_server
 
-NAME = "payments"
-"""The name of the publication and of the slot."""
 CHANGES_A_BATCH = 100_000
 SECONDS_A_BATCH = 0.2
-_IDLE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Step:
     """One step of a stream: what a batch landed and the position it reached, None when nothing came.
 
-    ``lag_bytes`` of the server's log are not read yet; ``lag_seconds`` passed between the commit of the last
+    ``lag_bytes`` of the server's log are not landed yet; ``lag_seconds`` passed between the commit of the last
     transaction of the batch and the moment at which it could be queried.
     """
 
@@ -60,149 +60,142 @@ def drain() -> list[LandingReport]:
     The first call makes publication and slot and lands a snapshot. Raises ``UsageError`` when the store cannot be
     reached, or the slot is lost, was moved, or is read by somebody else.
     """
-    reports = list(prepare())
+    reports = list(prepare(with_events=broker_server.is_wanted()))
     with connect(autocommit=True) as connection:
         target = snapshot_point(connection).lsn
-    with _reading() as reader:
-        reports += [step.report for step in _steps(reader, target) if step.report is not None]
-    return reports
+    with closing(_steps(target)) as steps:
+        return reports + [step.report for step in steps if step.report is not None]
 
 
 def follow(is_stopped: Callable[[], bool]) -> Iterator[Step]:
     """Land changes as they are committed, a batch at a time, until told to stop; a batch is never left half-way.
 
-    Raises ``UsageError`` as :func:`drain` does.
+    Raises ``UsageError`` as :func:`drain` does; an ``UnreachableError`` is worth another try.
     """
-    for _ in prepare():
-        pass
-    with _reading() as reader, closing(_steps(reader, None)) as steps:
+    for _ in prepare(with_events=broker_server.is_wanted()):
+        if is_stopped():
+            return  # what is missing of the snapshot is read the next time
+    with closing(_steps(None)) as steps:
         while not is_stopped():
             yield next(steps)
 
 
-def _steps(reader: SlotReader, target: int | None) -> Generator[Step, None, None]:
-    """Land what comes, up to a place of the log or (None) without end; the next batch is read while one lands."""
-    reached = reader.reached
-    with ThreadPoolExecutor(1) as pool:
+def _steps(target: int | None) -> Generator[Step, None, None]:
+    """Land what comes, up to a place of the log or (None) without end."""
+    with _losing_the_store():
+        if broker_server.is_wanted():
+            yield from _over_broker(target)
+        else:
+            yield from _directly(target)
+
+
+def _directly(target: int | None) -> Generator[Step, None, None]:
+    """Land what the slot gives; the next batch is read while one lands."""
+    with _reading() as reader, ThreadPoolExecutor(1) as pool:
+        reached = reader.reached
         coming = pool.submit(reader.collect, SECONDS_A_BATCH, CHANGES_A_BATCH, target)
-        while True:
-            batch = coming.result()
-            if batch is None:
-                if reader.has_read(target):
-                    return  # the rest of the log changed nothing that is published
-                if reader.wal_end >= reached + _IDLE_BYTES and reader.has_read(reader.wal_end):
-                    # Others write and we have nothing to read: say so, or the server keeps its log for us.
-                    reached = reader.reached = reader.wal_end
-                    with _log_batch(reader.epoch, reached) as nothing:
-                        nothing.commit()
-                    reader.acknowledge(reached)
-                yield Step(None, None, 0, max(0, reader.wal_end - reached), 0.0)
-                coming = pool.submit(reader.collect, SECONDS_A_BATCH, CHANGES_A_BATCH, target)
-                continue
+        while (batch := coming.result()) is not None or not reader.has_read(target):
             coming = pool.submit(reader.collect, SECONDS_A_BATCH, CHANGES_A_BATCH, target)
-            report = land(batch)
-            reached = batch.end_lsn
-            reader.acknowledge(reached)
-            lag = (datetime.now(UTC) - batch.committed_at).total_seconds()
-            position = Position(batch.epoch, batch.end_lsn, 0, 0)
-            yield Step(report, position, batch.rows, max(0, reader.wal_end - reached), lag)
+            report = None
+            if batch is not None:
+                report, reached = land(batch), batch.end_lsn
+                reader.acknowledge(reached)
+            yield _step(batch, report, reader, reached)
 
 
-def prepare() -> Iterator[LandingReport]:
-    """Make publication and slot where they are missing, and land the snapshot, or what is missing of it."""
-    with connect(autocommit=True) as connection:
+def _over_broker(target: int | None) -> Generator[Step, None, None]:
+    """Publish what the slot gives, and land what the broker gives back."""
+    last = _required_last()
+    broker = Broker(f"{last.parameters['system_identifier']}/{last.parameters['generation']}")
+    relay = Relay(broker, target)
+    landed = last.reached.epoch, int(last.parameters["lsn"])
+
+    def is_over() -> bool:
+        return relaying.done() or (relay.ended_at is not None and landed[1] >= relay.ended_at)
+
+    with ThreadPoolExecutor(1) as pool, closing(broker.batches(landed, is_over)) as batches:
+        relaying: Future[None] = pool.submit(relay.run)
         try:
-            _publish(connection)
-            generation = _generation(connection)
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-            message = error.diag.message_primary
-            raise UsageError(
-                f"The operational store lacks what is to be streamed ({message}): run payments up."
-            ) from error
-        except psycopg.Error as error:
-            raise UsageError(f"The operational store gives no log to read: {error.diag.message_primary}.") from error
-    pin = RawZone(settings().raw_zone).pin()
-    yield from land_snapshot(unfinished(pin, generation, again=list(_stopped(pin.last_of(SOURCE)))))
+            for batch in batches:
+                report = None
+                if isinstance(batch, Refill):
+                    relay.begin_again()
+                    continue
+                if batch is not None:
+                    report, landed = land(batch), (batch.epoch, batch.end_lsn)
+                    relay.acknowledge(batch.end_lsn)
+                    broker.bury_refused(batch, report)
+                yield _step(batch, report, relay.reader, landed[1])
+        finally:
+            relay.stop()
+        relaying.result()
 
 
-def resnapshot() -> None:
-    """Begin anew: the slot is made again, and the next stream reads every table before it goes on with the log.
+@dataclass
+class Relay:
+    """Reads the slot and publishes, in a thread of its own, until stopped or (with a target) all of it is out."""
 
-    What has landed stays; the snapshot is compared with it. Raises ``UsageError`` when the store cannot be reached or
-    somebody reads the slot.
-    """
-    with connect(autocommit=True) as connection:
-        _begin_generation(connection, snapshot_point(connection), _last_landed())
+    broker: Broker
+    target: int | None
+    ended_at: int | None = None
+    """Where the log stood when all up to the target was published."""
+    reader: SlotReader | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _again: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Publish from what has landed on; from there again when the broker lost something.
+
+        Raises ``UsageError`` when the store is lost.
+        """
+        with _losing_the_store():
+            while not self._stop.is_set():
+                self._again.clear()
+                with _reading() as reader:
+                    self.reader = reader
+                    while not self._again.is_set():
+                        batch = reader.collect(SECONDS_A_BATCH, CHANGES_A_BATCH, self.target)
+                        if batch is not None:
+                            self.broker.publish(batch, self._again.is_set)
+                        elif reader.has_read(self.target):
+                            self.ended_at = reader.reached
+                            self._again.wait(SECONDS_A_BATCH)
+
+    def begin_again(self) -> None:
+        """Publish once more all that has not landed."""
+        self.ended_at = None
+        self._again.set()
+
+    def stop(self) -> None:
+        """End the reading; what was published stays."""
+        self._stop.set()
+        self._again.set()
+
+    def acknowledge(self, end_lsn: int) -> None:
+        """Let the server forget what has landed."""
+        if self.reader is not None:
+            self.reader.acknowledge(end_lsn)
 
 
-def _generation(connection: psycopg.Connection) -> str:
-    """Return the generation that the stream goes on with; begin one where there is none, or the server is another.
-
-    A generation is one life of the slot: it begins with a snapshot. Raises ``UsageError`` when the slot is not where
-    it was left: what it passed by would be missing, and nobody would know.
-    """
-    point = snapshot_point(connection)
-    last = _last_landed()
-    if last is None or "generation" not in last.parameters or epoch_of(last, point) != last.reached.epoch:
-        return _begin_generation(connection, point, last)
-    slot = connection.execute(
-        "select (confirmed_flush_lsn - '0/0')::bigint, wal_status from pg_replication_slots where slot_name = %s",
-        (NAME,),
-    ).fetchone()
-    if slot is None:
-        raise UsageError(_refusal("is gone"))
-    confirmed, wal_status = slot
-    if wal_status == "lost":
-        raise UsageError(_refusal("is lost: the server dropped log that was not read"))
-    if confirmed > int(last.parameters["lsn"]):
-        raise UsageError(_refusal("was moved by somebody else beyond what has landed"))
-    return last.parameters["generation"]
-
-
-def _refusal(reason: str) -> str:
-    return (
-        f"The replication slot {NAME} {reason}, so changes may be missing. Run payments stream --resnapshot: it makes "
-        "the slot anew and compares every table with what has landed."
-    )
-
-
-def _begin_generation(connection: psycopg.Connection, point: SnapshotPoint, last: Commit | None) -> str:
-    """Make the slot anew and note from where its log is read: before any snapshot of it."""
-    active = connection.execute(
-        "select active from pg_replication_slots where slot_name = %s and active", (NAME,)
-    ).fetchone()
-    if active is not None:
-        raise UsageError(f"The replication slot {NAME} is read by somebody else: stop that stream first.")
-    connection.execute(
-        "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,)
-    )
-    # From version 17 on a standby may keep the slot, so that it survives a failover.
-    failover = ", failover => true" if connection.info.server_version >= 170_000 else ""
-    row = connection.execute(
-        f"select (lsn - '0/0')::bigint from pg_create_logical_replication_slot(%s, 'pgoutput'{failover})".encode(),
-        (NAME,),
-    ).fetchone()
-    if row is None:
-        raise AssertionError("no row from pg_create_logical_replication_slot()")
-    generation = str(int(last.parameters.get("generation", "0")) + 1 if last is not None else 1)
-    with landing(SOURCE, "log", origin=point.origin) as batch:
-        batch.epoch, batch.source_position = epoch_of(last, point), int(row[0])
-        batch.source_at = datetime.now(UTC) if last is None else last.source_at
-        batch.parameters = {
-            "system_identifier": point.system_identifier,
-            "timeline": str(point.timeline),
-            "lsn": str(row[0]),
-            "generation": generation,
-        }
-        batch.commit()
-    return generation
+def _step(batch: LogBatch | None, report: LandingReport | None, reader: SlotReader | None, landed: int) -> Step:
+    # What the server wrote after the last transaction is nobody's to land.
+    lag_bytes = 0 if reader is None or landed >= reader.reached else max(0, reader.wal_end - landed)
+    if batch is None or not batch.transactions:
+        return Step(report, None, 0, lag_bytes, 0.0)
+    lag = (datetime.now(UTC) - batch.committed_at).total_seconds()
+    return Step(report, Position(batch.epoch, batch.end_lsn, 0, 0), batch.rows, lag_bytes, lag)
 
 
 def land(batch: LogBatch) -> LandingReport:
     """Land transactions in one batch, with the position that they reach."""
-    with _log_batch(batch.epoch, batch.end_lsn) as files:
-        files.source_at = batch.committed_at
-        stopped = _stopped(files.pin.last_of(SOURCE))
+    with landing(SOURCE, "log", origin="") as files:
+        last = files.pin.last_of(SOURCE)
+        if last is None:
+            raise AssertionError("a generation begins before the log is read")
+        files.origin, files.source_at = last.origin, max(last.source_at, batch.committed_at)
+        files.epoch, files.source_position = batch.epoch, batch.end_lsn
+        files.parameters = {**carried(last), "lsn": str(batch.end_lsn)}
+        stopped = stopped_tables(last)
         for entity in entities(SOURCE).values():
             if (changes := batch.changes.get(entity.name)) is None:
                 continue
@@ -212,7 +205,9 @@ def land(batch: LogBatch) -> LandingReport:
             files.land_log(Staged(entity, "staged"))
         if stopped:
             files.parameters["stopped"] = json.dumps(stopped)
-        return files.commit()
+        report = files.commit()
+    compact_if_needed()
+    return report
 
 
 def _stops(changes: pa.Table) -> list[str]:
@@ -221,42 +216,31 @@ def _stops(changes: pa.Table) -> list[str]:
     return [str(reason) for reason in found.unique().to_pylist()]
 
 
-def _stopped(last: Commit | None) -> dict[str, str]:
-    """Return why tables are stopped, by entity: they did not fit the contract any more, and wait for a snapshot."""
-    found: dict[str, str] = json.loads(last.parameters.get("stopped", "{}")) if last is not None else {}
-    return found
-
-
-@contextmanager
-def _log_batch(epoch: int, lsn: int) -> Iterator[Landing]:
-    """Open a batch of the log of the server that landed last, which reaches ``lsn``."""
-    with landing(SOURCE, "log", origin="") as batch:
-        last = batch.pin.last_of(SOURCE)
-        if last is None:
-            raise AssertionError("a generation begins before the log is read")
-        batch.origin, batch.source_at = last.origin, last.source_at
-        batch.epoch, batch.source_position = epoch, lsn
-        batch.parameters = {**carried(last), "lsn": str(lsn)}
-        yield batch
-
-
 @contextmanager
 def _reading() -> Iterator[SlotReader]:
     """Open the slot behind what has landed."""
-    last = _last_landed()
-    if last is None:
-        raise AssertionError("a generation begins before the log is read")
-    reached = int(last.parameters["lsn"])
+    last = _required_last()
+    reached, views = int(last.parameters["lsn"]), _views(stopped_tables(last))
+    with open_slot(Slot(dsn(), NAME, NAME), reached, last.reached.epoch, views, settings().home / "spill") as reader:
+        yield reader
+
+
+@contextmanager
+def _losing_the_store() -> Iterator[None]:
     try:
-        with open_slot(
-            Slot(dsn(), NAME, NAME), reached, last.reached.epoch, _views(_stopped(last)), settings().home
-        ) as reader:
-            yield reader
+        yield
     except psycopg.OperationalError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(
+        raise UnreachableError(
             f"The operational store was lost while its log was read ({reason}): what has landed stays; stream again."
         ) from error
+
+
+def _required_last() -> Commit:
+    last = last_landed()
+    if last is None:
+        raise AssertionError("a generation begins before the log is read")
+    return last
 
 
 def _views(stopped: dict[str, str]) -> Views:
@@ -284,27 +268,3 @@ def _views(stopped: dict[str, str]) -> Views:
         return entity, found
 
     return view
-
-
-def _last_landed() -> Commit | None:
-    return RawZone(settings().raw_zone).pin().last_of(SOURCE)
-
-
-def _publish(connection: psycopg.Connection) -> None:
-    """Publish the tables of the contract: changes of partitions as those of their table."""
-    wanted = {table_of(entity) for entity in entities(SOURCE).values()}
-    found = {
-        (schema, table)
-        for schema, table in connection.execute(
-            "select schemaname, tablename from pg_publication_tables where pubname = %s", (NAME,)
-        )
-    }
-    tables = sql.SQL(", ").join(sql.Identifier(*table) for table in sorted(wanted))
-    if not found:
-        connection.execute(
-            sql.SQL("create publication {} for table {} with (publish_via_partition_root = true)").format(
-                sql.Identifier(NAME), tables
-            )
-        )
-    elif found != wanted:
-        connection.execute(sql.SQL("alter publication {} set table {}").format(sql.Identifier(NAME), tables))

@@ -62,8 +62,7 @@ def topic_totals(stream: str, up_to: int | None = None) -> TopicTotals | None:
     width = make_topics([CHANGES])[CHANGES]
     batches: dict[str, _Batch] = {}
     try:
-        for partition in range(width):
-            _read(partition, batches)
+        _read(width, batches)
     except KafkaException as error:
         raise UsageError(f"The broker stopped answering ({error.args[0].str()}): ask again.") from error
     ends = [
@@ -96,24 +95,30 @@ def _of(positions: list[str]) -> EntityTotals:
     return EntityTotals(len(positions), sum(int(digest[:15], 16) for digest in digests))
 
 
-def _read(partition: int, batches: dict[str, _Batch]) -> None:
-    """Read what a partition holds now."""
+def _read(partitions: int, batches: dict[str, _Batch]) -> None:
+    """Read what the topic holds now."""
+    places = [TopicPartition(CHANGES, partition) for partition in range(partitions)]
     with closing(Consumer(dict(consumer_properties("payments.totals")))) as consumer:
-        place = TopicPartition(CHANGES, partition)
-        low, high = consumer.get_watermark_offsets(place, timeout=_ANSWER_SECONDS)
-        place.offset = low
-        consumer.assign([place])
-        reached = low
-        while reached < high:
+
+        def ends() -> list[int]:
+            bounds = [consumer.get_watermark_offsets(place, timeout=_ANSWER_SECONDS) for place in places]
+            for place, (low, _) in zip(places, bounds, strict=True):
+                place.offset = max(place.offset, low)
+            return [high for _, high in bounds]
+
+        wanted = ends()
+        consumer.assign(places)
+        while any(place.offset < end for place, end in zip(places, wanted, strict=True)):
             messages = consumer.consume(_MESSAGES_A_POLL, timeout=_POLL_SECONDS)
-            if not messages and consumer.get_watermark_offsets(place, timeout=_ANSWER_SECONDS)[1] < high:
-                return  # it lost its end meanwhile
+            if not messages:  # it may have forgotten, or lost, some of it
+                wanted = [min(now, end) for now, end in zip(ends(), wanted, strict=True)]
             for message in messages:
                 if (error := message.error()) is not None:
                     if not error.retriable():
                         raise KafkaException(error)
                     continue
-                reached = (message.offset() or 0) + 1
+                partition = message.partition() or 0
+                places[partition].offset = (message.offset() or 0) + 1
                 headers = dict(cast("list[tuple[str, bytes]]", message.headers() or []))
                 with suppress(KeyError, ValidationError, UnicodeDecodeError):  # a stranger
                     _count(batches, partition, headers, message.value())

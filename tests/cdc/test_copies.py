@@ -12,7 +12,8 @@ from pymongo.errors import ServerSelectionTimeoutError
 from ingestion.cdc import copies
 from ingestion.cdc.copied_state import basis_points
 from ingestion.cdc.copies import GENERATION, CopyReport, advance_copies
-from ingestion.cdc.stream import NAME, drain
+from ingestion.cdc.generation import NAME
+from ingestion.cdc.stream import drain
 from ingestion.compaction import compact
 from ingestion.raw_zone import RawZone
 from payments.settings import settings

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 
 from ingestion.cdc.batches import ChangeTables
+from ingestion.cdc.generation import NAME, resnapshot
 from ingestion.cdc.slot import SlotReader
-from ingestion.cdc.stream import NAME, drain, follow, resnapshot
+from ingestion.cdc.stream import drain, follow
 from ingestion.oltp import land_oltp
 from ingestion.raw_zone import BatchFiles, Commit
 from payments.errors import UsageError
@@ -200,7 +201,7 @@ def test_an_idle_stream_lets_the_server_forget_log_of_others(
     confirmed = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s"
     drain()
     (before,) = oltp.execute(confirmed, (NAME,)).fetchone() or (0,)
-    monkeypatch.setattr("ingestion.cdc.stream._IDLE_BYTES", 100_000)
+    monkeypatch.setattr("ingestion.cdc.slot.IDLE_BYTES", 100_000)
     oltp.execute("create table core.noise as select repeat('x', 1000) as n from generate_series(1, 500)")
     oltp.execute("drop table core.noise")
     (written,) = oltp.execute("select (pg_current_wal_flush_lsn() - '0/0')::bigint").fetchone() or (0,)
