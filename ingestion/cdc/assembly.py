@@ -105,12 +105,13 @@ class Assembly:
             self._pending.pop(barrier.batch, None)
             return None
         pending = self._of(barrier.batch)
+        pending.firsts.setdefault(partition, offset)
         pending.ends[partition] = offset + 1
         pending.is_whole &= pending.rows.get(partition, 0) == barrier.rows
         if len(pending.ends) < barrier.partitions:
             return None
-        self._forget_older(barrier.batch)
         del self._pending[barrier.batch]
+        self._forget_older(pending)
         return self._ended(barrier, pending)
 
     def _ended(self, barrier: Barrier, pending: _Pending) -> LogBatch | Refill | None:
@@ -146,9 +147,8 @@ class Assembly:
             self.strangers += [Stranger(b"", value, f"no envelope of {name}") for value in broken]
         pending.values, pending.size = {}, 0
 
-    def _forget_older(self, name: str) -> None:
-        """Forget batches that began before this one: their sender died, and what they hold was sent again."""
-        for older in list(self._pending):
-            if older == name:
-                return
-            self._read(self._pending.pop(older))
+    def _forget_older(self, ended: _Pending) -> None:
+        """Forget what began before the barriers of this batch: its sender died, and what it held was sent again."""
+        for name, pending in list(self._pending.items()):
+            if all(first < ended.ends.get(partition, 0) for partition, first in pending.firsts.items()):
+                self._read(self._pending.pop(name))

@@ -29,7 +29,7 @@ def stream(
         bool, typer.Option("--resnapshot", help="Make the slot anew, and compare every table with what landed.")
     ] = False,
 ) -> None:
-    """Land changes of the operational store as they are committed, and keep the copies current, until a signal comes."""
+    """Land changes of the operational store as they are committed and keep the copies current, until a signal comes."""
     if resnapshot:
         from ingestion.cdc.generation import resnapshot as begin_anew
 
@@ -55,8 +55,10 @@ def _once() -> None:
 
     print_landings(drain())
     report = advance_copies()
-    row = [report.written, report.stale + report.repeated, report.removed + report.deleted, report.refused]
-    print_table("Copies in the document store", ["written", "unchanged", "removed", "refused"], [list(row)])
+    rows: list[list[object]] = [
+        [report.written, report.stale + report.repeated, report.removed + report.deleted, report.refused]
+    ]
+    print_table("Copies in the document store", ["written", "unchanged", "removed", "refused"], rows)
     if report.failure is not None:
         console.print(f"The copies are behind: {report.failure}", style="red")
         raise typer.Exit(1)

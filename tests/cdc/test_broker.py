@@ -70,9 +70,9 @@ class Flow:
             if isinstance(found, Refill):
                 self.refills.append(found)
                 self.publish(self.reached)
-            else:
+            elif found is not None:
                 self.landed.append(found)
-        taken.close()  # type: ignore[attr-defined]
+        taken.close()
 
     def assert_exact(self) -> None:
         assert changes_in(self.landed) == changes_in([self.log.batch(self.log.start, self.log.end)])
