@@ -34,6 +34,7 @@ from ingestion.raw_zone import (
     RawZone,
     Replaced,
     batch_table,
+    listed,
     move_files,
     move_record,
     parquet,
@@ -162,7 +163,7 @@ class Draft:
             self.replace(file)
         path = self.new(name)
         written = path.with_suffix(".merged")
-        is_data = folder.startswith("data/") and folder != BATCHES
+        is_data = folder.startswith("data/") and not folder.startswith("data/platform/")
         rows = f"select * from {parquet(paths)} {'order by _position' if is_data else ''}"
         copied = copy(rows, written, self.aside)
         if copied != (expected := sum(pq.read_metadata(path).num_rows for path in paths)):
@@ -252,23 +253,27 @@ def emptied(folder: Path) -> Path:
 def remove_replaced(zone: RawZone) -> int:
     """Remove what no reader needs any more, and what killed runs left; return how many files went.
 
-    Nothing lands meanwhile: what a landing has put in place and not committed yet looks like a leftover.
+    The caller is the only one that compacts.
     """
-    with zone.alone("landing.lock"):
-        pin = zone.pin()
-        pinned = _pinned_at(zone.root)
-        kept = {file.name for file in pin.checkpoint.replaced if _is_needed(file, pinned)}
-        kept |= {file.name for files in known_files(pin).values() for file in files}
-        gone = [
-            path
-            for folder in FOLDERS
-            for path in (zone.root / folder).glob("*/*/*.parquet")
-            if str(path.relative_to(zone.root)) not in kept
-        ]
-        gone += _old_records(zone.root, pin.checkpoint)
-        for path in gone:
-            path.unlink()
-        return len(gone)
+    pin = zone.pin()
+    pinned = _pinned_at(zone.root)
+    kept = {file.name for file in pin.checkpoint.replaced if _is_needed(file, pinned)}
+    kept |= {file.name for files in known_files(pin).values() for file in files}
+    gone = [
+        zone.root / name
+        for folder in FOLDERS
+        for place in (zone.root / folder).glob("*/*")
+        for file in listed(place)
+        # What is newer than the pin is being landed.
+        if (name := f"{folder}/{place.parent.name}/{place.name}/{file}") not in kept and int(file[:12]) <= pin.sequence
+    ]
+    gone += _old_records(zone.root, pin.checkpoint)
+    if gone:
+        with zone.alone("landing.lock"):
+            pass  # the landing that may still read these has ended; a later one does not know them
+    for path in gone:
+        path.unlink()
+    return len(gone)
 
 
 def _is_needed(file: Replaced, pinned: list[datetime]) -> bool:
@@ -303,6 +308,6 @@ def _old_records(root: Path, checkpoint: Checkpoint) -> list[Path]:
         return []
     last = f"{checkpoint.sequence:012d}.json"
     return [
-        *(path for path in (root / "commits").iterdir() if path.name <= last),
-        *(path for path in (root / "checkpoints").iterdir() if path.name < last),
+        *(root / "commits" / name for name in listed(root / "commits") if name <= last),
+        *(root / "checkpoints" / name for name in listed(root / "checkpoints") if name < last),
     ]

@@ -23,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 import duckdb
 
 from ingestion.contracts import Column, Entity
+from ingestion.erasure import erased_among
 from ingestion.raw_zone import BatchFiles, Commit, EntityCommit, Pin, Position, RawZone, parquet, relation, text_literal
 from payments.settings import settings
 from payments.vault.cards import PREFILTER, find_card_numbers, redact, redact_record
@@ -117,14 +118,21 @@ class Landing:
         con.execute(
             f"create or replace temp table absent as select unnest({_KEY_LIST}) as _key", [list(staged.removed)]
         )
+        key = ", ".join(f'"{name}"' for name in entity.key)
+        con.execute(f"insert into absent select json_array({key})::varchar from {staged.relation} {_ERASED_ONLY}")
         con.execute(f"create or replace temp table previous as {self._previous(staged)}")
         con.execute(f"create or replace temp table refused as {_REFUSED}")
         con.execute(f"create or replace temp table verdict as {_VERDICT}")
         con.execute(f"create or replace temp table changed as {self._changed(staged)}")
+        if self._has_erased():
+            blank = ", ".join(f'"{name}" = null' for name in entity.column_names if name not in entity.key)
+            erased = f"select json_array({key})::varchar from {staged.relation} {_ERASED_ONLY}"
+            con.execute(f"update changed set {blank} where _key in ({erased})")
         if staged.immutable:
             con.execute(f"insert into refused {_forbidden_changes(staged.immutable)}")
             con.execute("delete from verdict where _ordinal in (select _ordinal from refused)")
         accepted, unchanged, deleted = self._count_verdicts()
+        unchanged += self._one("select count(*) from erased")
         files = self._write_data(entity) if accepted or deleted else []
         return self._count(staged, accepted, unchanged, deleted, files)
 
@@ -135,22 +143,39 @@ class Landing:
         ``_transaction_id`` as well; of a deletion only the key counts. The caller gives no change twice.
         """
         entity = staged.entity
-        self._check(entity, staged.relation, whole="_op <> 'd'")
+        self._check(entity, staged.relation, is_log=True)
         self.con.execute("create or replace temp table absent as select ''::varchar as _key where false")
         self.con.execute(f"create or replace temp table refused as {_UNSOUND}")
         sound = f"{staged.relation} as log anti join refused using (_ordinal)"
         accepted = self._one(f"select count(*) from {sound}")
-        deleted = self._one(f"select count(*) from {sound} where _op = 'd'")
+        deleted = self._one(f"select count(*) from {sound} where {_IS_DELETED}")
         files = self._write_log(staged) if accepted else []
         return self._count(staged, accepted, 0, deleted, files)
 
-    def _check(self, entity: Entity, relation: str, whole: str = "true") -> None:
-        """Fill ``checked``, ``screened`` and ``keyed``; ``whole`` tells of which records all columns count."""
+    def _check(self, entity: Entity, relation: str, *, is_log: bool = False) -> None:
+        """Fill ``erased``, ``checked``, ``screened`` and ``keyed``.
+
+        Records of erased customers: of a log the key alone is left, which lands as a deletion at its position;
+        otherwise there is no such record.
+        """
         con = self.con
         types = {str(row[0]): str(row[1]).lower() for row in con.execute(f"describe {relation}").fetchall()}
+        con.execute(f"create or replace temp table erased as {erased_among(self.pin, entity, relation)}")
+        whole = f"not {_IS_DELETED}" if is_log else "true"
         con.execute(f"create or replace temp table checked as {_check_types(entity, relation, types, whole)}")
+        if not self._has_erased():
+            pass
+        elif is_log:
+            content = [*(name for name in entity.column_names if name not in entity.key), "_rule", "_reason"]
+            blank = ", ".join(f'"{name}" = null' for name in content)
+            con.execute(f"update checked set {blank} {_ERASED_ONLY}")
+        else:
+            con.execute(f"delete from checked {_ERASED_ONLY}")
         self._screen(entity)
         con.execute(f"create or replace temp table keyed as {_key_and_hash(entity)}")
+
+    def _has_erased(self) -> bool:
+        return self._one("select count(*) from erased") > 0
 
     def _count(self, staged: Staged, accepted: int, unchanged: int, deleted: int, files: list[str]) -> EntityCounts:
         """Write what was refused and note what became of every record."""
@@ -352,15 +377,15 @@ class Landing:
         rows = f"""
             select
                 {columns},
-                log._op,
+                case when {_IS_DELETED} then 'd' else log._op end as _op,
                 keyed._key,
-                log._before,
-                log._unchanged_columns,
+                case when not {_IS_ERASED} then log._before end as _before,
+                case when not {_IS_ERASED} then log._unchanged_columns end as _unchanged_columns,
                 log._position,
                 log._changed_at as _source_at,
                 log._transaction_id,
                 {entity.schema_version}::integer as _schema_version,
-                case when log._op = 'd' then md5('') else keyed._content_hash end as _content_hash,
+                case when {_IS_DELETED} then md5('') else keyed._content_hash end as _content_hash,
                 {text_literal(self.batch_id)} as _batch_id,
                 {self.sequence}::bigint as _sequence,
             from keyed
@@ -513,6 +538,10 @@ def _looked_at(staged: Staged) -> str:
     seen = "select json_extract_string(_key, '$[0]') from (select _key from keyed union all from absent)"
     return f"({replayed} or {key} in ({seen} where _key is not null))"
 
+
+_IS_ERASED = "_ordinal in (select _ordinal from erased)"
+_IS_DELETED = f"(_op = 'd' or {_IS_ERASED})"
+_ERASED_ONLY = f"where {_IS_ERASED}"
 
 _KEY_LIST = "list_transform(?::varchar[], lambda key: json_array(key)::varchar)"
 """Keys of one column as the envelope writes them."""

@@ -335,13 +335,13 @@ class RawZone:
         raise UsageError(f"A commit record of the raw zone {self.root} is missing: restore it from your backup.")
 
     def _checkpoint(self) -> Checkpoint:
-        names = [name for name in _listed(self.root / "checkpoints") if name.endswith(".json")]
+        names = [name for name in listed(self.root / "checkpoints") if name.endswith(".json")]
         return _read(self.root / "checkpoints" / max(names), Checkpoint) if names else NOTHING
 
     def _commits_after(self, sequence: int) -> list[Commit]:
         first = f"{sequence + 1:012d}"
         folder = self.root / "commits"
-        found = sorted(name for name in _listed(folder) if name.endswith(".json") and name >= first)
+        found = sorted(name for name in listed(folder) if name.endswith(".json") and name >= first)
         return [_read(folder / name, Commit) for name in found]
 
     @contextmanager
@@ -472,7 +472,8 @@ def _read(path: Path, kind: type[_Record]) -> _Record:
     return record
 
 
-def _listed(folder: Path) -> list[str]:
+def listed(folder: Path) -> list[str]:
+    """Return the names in a folder, which need not exist."""
     try:
         return [path.name for path in folder.iterdir()]
     except FileNotFoundError:

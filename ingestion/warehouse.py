@@ -1,6 +1,6 @@
 """The raw zone in the PostgreSQL warehouse: what is new is appended to ``raw_<source>.<table>`` in one transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files as package_files
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 
 from ingestion.contracts import ENVELOPE, Column, Entity, entities
+from ingestion.erasure import ERASABLE
 from ingestion.raw_zone import BATCHES, Pin, RawZone, batch_table, parquet, relation, text_literal
 from payments.errors import UsageError
 from payments.settings import settings
@@ -29,19 +30,23 @@ def load_postgres() -> dict[str, int]:
         _create_tables(con)
         after = _loaded(con)
         _read_batches(con, pin, after)
-        # Rows that were loaded are others since an erasure.
-        if after and (after < pin.checkpoint.rewritten or not _holds(con, after)):
-            _empty(con)
+        if after and not _holds(con, after):
+            _empty(con, [*_tables(), "raw_platform.quarantine", "raw_platform.batches"])
             after = 0
             _read_batches(con, pin, after)
         con.execute("delete from batches where sequence <= ?", [after])
-        touched = {tuple(row) for row in con.execute("select distinct source, entity from batches").fetchall()}
+        # Rows of these that were loaded are others since an erasure.
+        rewritten = _erasable() if after < pin.checkpoint.rewritten else []
+        if after and rewritten:
+            _empty(con, rewritten)
+        touched = con.execute("select distinct 'raw_' || source || '.' || entity from batches").fetchall()
+        since = {table: after for (table,) in touched} | dict.fromkeys(rewritten, 0)
         loaded = {
-            f"raw_{source}.{name}": _append(con, pin, entity, after) if (source, name) in touched else 0
-            for source in SOURCES
-            for name, entity in entities(source).items()
+            table: _append(con, pin, entity, since[table]) if table in since else 0
+            for table, entity in _tables().items()
         }
-        loaded["raw_platform.quarantine"] = _append_quarantine(con, pin, after)
+        quarantine = "raw_platform.quarantine"
+        loaded[quarantine] = _append_quarantine(con, pin, since.get(quarantine, after))
         loaded["raw_platform.batches"] = _insert(con, entities("platform")["batches"], "select * from batches")
         con.execute("commit")
         return loaded
@@ -137,8 +142,16 @@ def _holds(con: duckdb.DuckDBPyConnection, sequence: int) -> bool:
     return here == there and there != (None,)
 
 
-def _empty(con: duckdb.DuckDBPyConnection) -> None:
-    tables = [f'raw_{source}."{name}"' for source in (*SOURCES, "platform") for name in entities(source)]
+def _tables() -> dict[str, Entity]:
+    return {f"raw_{source}.{name}": entity for source in SOURCES for name, entity in entities(source).items()}
+
+
+def _erasable() -> list[str]:
+    tables = [f"raw_{source}.{name}" for source, names in ERASABLE.items() for name in names]
+    return [*tables, "raw_platform.quarantine"]
+
+
+def _empty(con: duckdb.DuckDBPyConnection, tables: Iterable[str]) -> None:
     _execute(con, f"truncate {', '.join(tables)}")
 
 

@@ -37,7 +37,12 @@
 
 {#- The same, written so that [, * and ? in its name are no patterns to DuckDB's readers. -#}
 {% macro raw_zone_folder() -%}
-    {{ return(modules.re.sub('([\\[*?])', '[\\1]', raw_zone_location())) }}
+    {{ return(as_no_pattern(raw_zone_location())) }}
+{%- endmacro %}
+
+
+{% macro as_no_pattern(path) -%}
+    {{ return(modules.re.sub('([\\[*?])', '[\\1]', path)) }}
 {%- endmacro %}
 
 

@@ -5,16 +5,23 @@ import os
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
 from rich.console import Console
 from rich.table import Table
 
+from ingestion.raw_zone import RawZone
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT, settings
+
+if TYPE_CHECKING:
+    from ingestion.cdc.supervisor import View
 
 LAYERS = {
     "raw zone": "raw_",
@@ -40,6 +47,7 @@ def run_platform_job(transactions: int, days: int, seed: int) -> dict[str, float
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(PROJECT_ROOT / "orchestration" / "dagster.yaml", home / "dagster.yaml")
     log = settings().home / "demo.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     config = {"ops": {"simulate": {"config": {"transactions": transactions, "days": days, "seed": seed}}}}
     print(f"Running the job platform; its log is {log}", flush=True)
     with log.open("w", encoding="utf-8") as sink, redirect_stdout(sink), redirect_stderr(sink):
@@ -62,6 +70,10 @@ def _reason(event: dg.DagsterEvent) -> str:
     error = event.step_failure_data.error
     cause = None if error is None else error.cause or error
     return "" if cause is None or cause.cls_name != UsageError.__name__ else cause.message.partition(": ")[2].strip()
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def _table(title: str, *header: str) -> Table:
@@ -118,6 +130,7 @@ def main() -> None:
     parser.add_argument("--transactions", type=int, default=30_000)
     parser.add_argument("--days", type=int, default=180)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--stream-seconds", type=float, default=5.0)
     arguments = parser.parse_args()
     began = time.monotonic()
     try:
@@ -126,14 +139,20 @@ def main() -> None:
         print(f"demo: {error}", file=sys.stderr)
         sys.exit(2)
     print_closing_tables(steps, time.monotonic() - began)
+    try:
+        show_stream(arguments.stream_seconds, arguments.seed)
+    except UsageError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        sys.exit(2)
+    print_links()
 
 
 def print_closing_tables(steps: dict[str, float], seconds: float) -> None:
-    """Print what the job made: rows, money, fraud metrics, the gate's answer, times, and where to look."""
+    """Print what the job made: rows, money, fraud metrics, the gate's answer, and times."""
     from ml.train import last_report
     from payments.compliance.gate import last_result
 
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = _console()
     with duckdb.connect(str(settings().warehouse_path), read_only=True) as warehouse:
         console.print(_layers(warehouse))
         console.print(_revenue(warehouse))
@@ -154,6 +173,54 @@ def print_closing_tables(steps: dict[str, float], seconds: float) -> None:
     times.add_row("all", f"{seconds:.1f}")
     console.print(times)
 
+
+def show_stream(seconds: float, seed: int) -> None:
+    """Stream live traffic over the embedded broker for some seconds, and print what came of it, store by store.
+
+    Raises UsageError when a store cannot be used, or the stores differ in the end.
+    """
+    from ingestion.cdc.supervisor import View, supervise
+    from payments.compliance.reconcile import reconcile
+    from payments.simulation.traffic import run_traffic
+    from payments.systems.stream import server as broker_server
+
+    broker_server.start()
+    print(f"Streaming live payments for {seconds:.0f} seconds", flush=True)
+    view, slowest = View(), 0.0
+    with ThreadPoolExecutor(1) as pool:
+        traffic = pool.submit(run_traffic, tps=20, seconds=seconds, clients=4, seed=seed)
+        stop = Event()
+        for seen in supervise(stop.is_set):
+            view, slowest = seen, max(slowest, seen.lag_seconds)
+            if traffic.done() and _has_all(view):
+                stop.set()
+        requests = len(traffic.result().acknowledged)
+
+    console = _console()
+    live = _table("Live traffic, streamed over the broker", "what", "how much")
+    live.add_row("requests answered", f"{requests:,}")
+    live.add_row("changes landed", f"{view.changes:,}")
+    live.add_row("documents brought up to date", f"{view.documents:,}")
+    live.add_row("dead letters", f"{view.dead_letters:,}")
+    live.add_row("longest time from commit to raw zone, seconds", f"{slowest:.2f}")
+    console.print(live)
+    result = reconcile()
+    matrix = _table("The same in every store, at one place of the log", *result.header())
+    for row in (*result.matrix(), *result.captured()):
+        matrix.add_row(*("" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    console.print(matrix)
+    if result.differences:
+        raise UsageError(f"the stores differ: {result.differences[0]}")
+
+
+def _has_all(view: "View") -> bool:
+    pin = RawZone(settings().raw_zone).pin()
+    return view.lag_bytes == 0 and view.waiting is None and view.copies.sequence == pin.sequence
+
+
+def print_links() -> None:
+    """Print where to look."""
+    console = _console()
     links = _table("Where to look", "what", "how")
     links.columns[1].justify = "left"
     links.add_row("Asset graph, runs, checks", "make ui, then http://127.0.0.1:3000/asset-groups")

@@ -22,6 +22,8 @@ from payments.systems.oltp.connection import connect
 from payments.systems.oltp.migrations import REFERENCE_TABLES, migrate
 
 LARGE_BYTES = 4 * 1024 * 1024
+# The log of every event, with each character looked at for secrets, is a seventh of the time of a build.
+os.environ.setdefault("DBT_LOG_LEVEL_FILE", "info")
 SERVER_VARIABLES = ("PAYMENTS_OLTP_DSN", "PAYMENTS_DOCUMENTS_URI", "PAYMENTS_KAFKA_BOOTSTRAP")
 
 
@@ -44,13 +46,30 @@ def free_port() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the folders whose files take longest, so that no worker is left alone with one of them at the end."""
-    longest = ["warehouse", "orchestration", "simulation", "faults", "compliance"]
+    longest = ["orchestration", "warehouse", "simulation", "faults", "compliance"]
 
     def place(item: pytest.Item) -> int:
         folder = item.path.parent.name
         return longest.index(folder) if folder in longest else len(longest)
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # xdist has no types
+    """Let one worker run the files that look at what one of them has built, which is built once then."""
+    from xdist.scheduler import LoadFileScheduling
+
+    together = {"orchestration/test_blocking.py": "demo", "orchestration/test_demo.py": "demo",
+                "warehouse/test_build.py": "built", "warehouse/test_features.py": "built"}  # fmt: skip
+
+    def scope_of(test: str) -> str:
+        file = test.partition("::")[0]
+        return together.get(file.removeprefix("tests/"), file)
+
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
 
 
 @pytest.fixture(scope="session")

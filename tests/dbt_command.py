@@ -1,8 +1,10 @@
 """The dbt command on the project as it stands, with everything it writes in a folder of the test."""
 
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from payments.settings import PROJECT_ROOT
@@ -11,6 +13,7 @@ from payments.settings import PROJECT_ROOT
 def run_dbt(folder: Path, *arguments: str) -> None:
     """Run dbt on an empty raw zone; its target, log and warehouse are in ``folder``. Fails the test when dbt fails."""
     dbt = str(Path(sys.executable).parent / "dbt")
+    share_parse(folder)
     environment = os.environ | {
         "PAYMENTS_WAREHOUSE": str(folder / "warehouse.duckdb"),
         "PAYMENTS_RAW": str(folder / "raw"),
@@ -24,3 +27,14 @@ def run_dbt(folder: Path, *arguments: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def share_parse(folder: Path) -> None:
+    """Give a target folder what dbt has parsed of the project already; dbt reads anew what has changed since.
+
+    Where there is nothing yet, or another process just writes it, dbt parses everything. It also does so for another
+    ``--target`` than the one that was parsed for, and to name the default one is another one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        shutil.copy(PROJECT_ROOT / "target" / "partial_parse.msgpack", folder)

@@ -18,7 +18,7 @@ skips none. A store that is down, or refuses a document, does not hold up the la
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -51,6 +51,7 @@ OWNER = "the operational store"
 GENERATION = 10**9
 """The versions of one generation: more batches than a raw zone sees in ten years at three a second."""
 ENTITIES_A_BATCH = 1_000
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Key = TypeVar("_Key")
 
@@ -79,10 +80,11 @@ class CopyReport:
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far the copies are: the last batch that they cover and when it landed, None for none yet."""
+    """How far the copies are; ``batch_id`` and ``landed_at`` are of the last batch with rows that they cover."""
 
     generation: int = 1
     sequence: int = 0
+    batch_id: str | None = None
     landed_at: datetime | None = None
 
 
@@ -123,7 +125,7 @@ def _advance(store: Store, pin: Pin, progress: _Progress, report: CopyReport) ->
     copies = _Copies(store, progress.generation * GENERATION, last, report)
     with _asking() as connection:
         copies.follow(connection, touched)
-    _write_progress(store, _Progress(progress.generation, last.sequence, last.landed_at))
+    _write_progress(store, _reached(pin, last, progress))
     report.sequence, report.lag_seconds = last.sequence, 0.0
 
 
@@ -163,7 +165,9 @@ class _Copies:
 
     def _due(self, collection: str) -> Counter[str]:
         """Return the ids of documents whose windows have moved although nobody changed them: as of the last batch."""
-        found = self.store[collection].find({"refresh_at": {"$lte": self.last.source_at}}, {"_id": 1})
+        # A range with both ends: the embedded server reads every document without a moment for one that is open below.
+        moved = {"refresh_at": {"$gt": _LONG_AGO, "$lte": self.last.source_at}}
+        found = self.store[collection].find(moved, {"_id": 1})
         return Counter({document["_id"]: self.last.sequence for document in found})
 
     def _versions(self, sequences: Mapping[_Key, int]) -> dict[_Key, int]:
@@ -282,18 +286,32 @@ def _read_progress(store: Store, pin: Pin) -> _Progress:
     found = store["copy_progress"].find_one({"_id": CONSUMER})
     if found is None:
         return _Progress()
-    progress = _Progress(found["generation"], found["sequence"], found["landed_at"])
-    if progress.landed_at is None or _is_in(pin, progress):
+    progress = _Progress(found["generation"], found["sequence"], found["batch_id"], found["landed_at"])
+    if progress.batch_id is None or _is_in(pin, progress):
         return progress
     return _Progress(progress.generation + 1)
 
 
 def _is_in(pin: Pin, progress: _Progress) -> bool:
     """Say whether the last batch that was copied is one of this raw zone."""
-    return any(
-        commit.sequence == progress.sequence and _milliseconds(commit.landed_at) == progress.landed_at
-        for commit in pin.commits
-    )
+    place = progress.batch_id, progress.landed_at
+    if any((commit.batch_id, _milliseconds(commit.landed_at)) == place for commit in _recent(pin)):
+        return True
+    merged = pin.batches(SOURCE, batch_id=progress.batch_id)
+    return any(_milliseconds(commit.landed_at) == progress.landed_at for commit in merged)
+
+
+def _reached(pin: Pin, last: Commit, before: _Progress) -> _Progress:
+    """Return the progress up to the last batch; what says nothing but how far the log was read leaves no record."""
+    batch = max((commit for commit in _recent(pin) if commit.entities), key=lambda each: each.sequence, default=None)
+    if batch is None:
+        return replace(before, sequence=last.sequence)
+    return _Progress(before.generation, last.sequence, batch.batch_id, batch.landed_at)
+
+
+def _recent(pin: Pin) -> list[Commit]:
+    """Return the batches of the operational store whose records a reader of the raw zone has at hand."""
+    return [commit for commit in (*pin.checkpoint.told, *pin.commits) if commit.source == SOURCE]
 
 
 def _write_progress(store: Store, progress: _Progress) -> None:
@@ -302,6 +320,7 @@ def _write_progress(store: Store, progress: _Progress) -> None:
         {
             "generation": progress.generation,
             "sequence": progress.sequence,
+            "batch_id": progress.batch_id,
             "landed_at": progress.landed_at,
             "updated_at": datetime.now(UTC),
             "schema_version": 1,
@@ -312,10 +331,10 @@ def _write_progress(store: Store, progress: _Progress) -> None:
 
 def _lag(pin: Pin, progress: _Progress) -> float:
     """Return the age of the oldest batch that the copies do not show, in seconds."""
-    missing = [
-        commit.landed_at for commit in pin.commits if commit.source == SOURCE and commit.sequence > progress.sequence
-    ]
-    return (datetime.now(UTC) - missing[0]).total_seconds() if missing else 0.0
+    is_merged = progress.sequence < pin.checkpoint.sequence
+    landed = pin.batches(SOURCE) if is_merged else _recent(pin)
+    missing = [commit.landed_at for commit in landed if commit.sequence > progress.sequence]
+    return (datetime.now(UTC) - min(missing)).total_seconds() if missing else 0.0
 
 
 def _milliseconds(moment: datetime) -> datetime:

@@ -29,7 +29,7 @@ from ingestion.cdc.rows import HEADER, Ints, decode_rows
 from ingestion.cdc.schemas import TableView
 from ingestion.contracts import Column, Entity
 from ingestion.raw_zone import Position
-from payments.errors import UsageError
+from payments.errors import UnreachableError, UsageError
 from payments.systems.processes import wait_until
 
 PIECE_MESSAGES = 50_000
@@ -256,6 +256,7 @@ def open_slot(slot: Slot, start_lsn: int, epoch: int, views: Views, folder: Path
     """Open a slot from a place of the log on; ``folder`` is for what exceeds the memory.
 
     Raises:
+        UnreachableError: the server does not answer.
         UsageError: the slot is missing, lost, or read by somebody else.
     """
     options = "-c timezone=UTC -c datestyle=ISO -c client_encoding=UTF8"
@@ -268,7 +269,7 @@ def open_slot(slot: Slot, start_lsn: int, epoch: int, views: Views, folder: Path
             sql.Literal(f'"{slot.publication}"'),
         )
         if connection.status != pq.ConnStatus.OK:
-            raise UsageError(f"PostgreSQL cannot be reached for replication: {_reason(connection)}.")
+            raise UnreachableError(f"PostgreSQL cannot be reached for replication: {_reason(connection)}.")
         # The server takes a moment to notice that a reader was killed.
         if not wait_until(lambda: _starts(connection, statement), _TAKE_OVER_SECONDS):
             raise UsageError(f"The replication slot {slot.name} cannot be read: {_reason(connection)}.")

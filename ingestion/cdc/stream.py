@@ -30,17 +30,13 @@ from ingestion.contracts import Entity, entities
 from ingestion.landing import LandingReport, Staged, landing
 from ingestion.oltp import SOURCE, carried, snapshot_point, stopped_tables, table_now, table_of
 from ingestion.raw_zone import Commit, Position, RawZone
-from payments.errors import UsageError
+from payments.errors import UnreachableError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect, dsn
 from payments.systems.stream import server as broker_server
 
 CHANGES_A_BATCH = 100_000
 SECONDS_A_BATCH = 0.2
-
-
-class StreamLostError(UsageError):
-    """The operational store went away while its log was read: what has landed stays."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +70,11 @@ def drain() -> list[LandingReport]:
 def follow(is_stopped: Callable[[], bool]) -> Iterator[Step]:
     """Land changes as they are committed, a batch at a time, until told to stop; a batch is never left half-way.
 
-    Raises ``UsageError`` as :func:`drain` does; a :class:`StreamLostError` is worth another try.
+    Raises ``UsageError`` as :func:`drain` does; an ``UnreachableError`` is worth another try.
     """
     for _ in prepare(with_events=broker_server.is_wanted()):
-        pass
+        if is_stopped():
+            return  # what is missing of the snapshot is read the next time
     with closing(_steps(None)) as steps:
         while not is_stopped():
             yield next(steps)
@@ -103,7 +100,7 @@ def _directly(target: int | None) -> Generator[Step, None, None]:
             if batch is not None:
                 report, reached = land(batch), batch.end_lsn
                 reader.acknowledge(reached)
-            yield _step(batch, report, reader.wal_end - reached)
+            yield _step(batch, report, reader, reached)
 
 
 def _over_broker(target: int | None) -> Generator[Step, None, None]:
@@ -128,7 +125,7 @@ def _over_broker(target: int | None) -> Generator[Step, None, None]:
                     report, landed = land(batch), (batch.epoch, batch.end_lsn)
                     relay.acknowledge(batch.end_lsn)
                     broker.bury_refused(batch, report)
-                yield _step(batch, report, relay.wal_end - landed[1])
+                yield _step(batch, report, relay.reader, landed[1])
         finally:
             relay.stop()
         relaying.result()
@@ -142,7 +139,7 @@ class Relay:
     target: int | None
     ended_at: int | None = None
     """Where the log stood when all up to the target was published."""
-    _reader: SlotReader | None = None
+    reader: SlotReader | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _again: threading.Event = field(default_factory=threading.Event)
 
@@ -155,7 +152,7 @@ class Relay:
             while not self._stop.is_set():
                 self._again.clear()
                 with _reading() as reader:
-                    self._reader = reader
+                    self.reader = reader
                     while not self._again.is_set():
                         batch = reader.collect(SECONDS_A_BATCH, CHANGES_A_BATCH, self.target)
                         if batch is not None:
@@ -176,20 +173,17 @@ class Relay:
 
     def acknowledge(self, end_lsn: int) -> None:
         """Let the server forget what has landed."""
-        if self._reader is not None:
-            self._reader.acknowledge(end_lsn)
-
-    @property
-    def wal_end(self) -> int:
-        """How far the server had read its log when it last spoke."""
-        return 0 if self._reader is None else self._reader.wal_end
+        if self.reader is not None:
+            self.reader.acknowledge(end_lsn)
 
 
-def _step(batch: LogBatch | None, report: LandingReport | None, lag_bytes: int) -> Step:
+def _step(batch: LogBatch | None, report: LandingReport | None, reader: SlotReader | None, landed: int) -> Step:
+    # What the server wrote after the last transaction is nobody's to land.
+    lag_bytes = 0 if reader is None or landed >= reader.reached else max(0, reader.wal_end - landed)
     if batch is None or not batch.transactions:
-        return Step(report, None, 0, max(0, lag_bytes), 0.0)
+        return Step(report, None, 0, lag_bytes, 0.0)
     lag = (datetime.now(UTC) - batch.committed_at).total_seconds()
-    return Step(report, Position(batch.epoch, batch.end_lsn, 0, 0), batch.rows, max(0, lag_bytes), lag)
+    return Step(report, Position(batch.epoch, batch.end_lsn, 0, 0), batch.rows, lag_bytes, lag)
 
 
 def land(batch: LogBatch) -> LandingReport:
@@ -237,7 +231,7 @@ def _losing_the_store() -> Iterator[None]:
         yield
     except psycopg.OperationalError as error:
         reason = str(error).strip().splitlines()[0]
-        raise StreamLostError(
+        raise UnreachableError(
             f"The operational store was lost while its log was read ({reason}): what has landed stays; stream again."
         ) from error
 

@@ -15,43 +15,7 @@ customers as (
 ),
 
 payments_of_charges as (
-    select
-        {{ surrogate_key(["'oltp'", 'merchant_id', 'charge_id']) }} as payment_key,
-        charge_id as payment_id,
-        'oltp' as source,
-        {{ surrogate_key(['merchant_id']) }} as merchant_key,
-        merchant_id,
-        {{ surrogate_key(["'oltp'", 'merchant_id', 'customer_id']) }} as customer_key,
-        customer_id,
-        network_token as person_token,
-        customer_country,
-        fingerprint as card_token,
-        issuer_country,
-        payment_method_type,
-        device_id,
-        device_type,
-        ip_country,
-        ip_network_token,
-        currency,
-        case
-            when charge_status <> 'succeeded' then charge_status
-            when disputed_amount_minor > 0 then 'disputed'
-            when refunded_amount_minor = 0 then 'succeeded'
-            when refunded_amount_minor < captured_amount_minor then 'partially_refunded'
-            else 'refunded'
-        end as status,
-        failure_code,
-        amount_minor,
-        captured_amount_minor,
-        refunded_amount_minor,
-        disputed_amount_minor,
-        fee_minor,
-        anomaly_score,
-        is_fraud,
-        fraud_known_at,
-        created_at as paid_at,
-        _batch_id
-    from charges
+    {{ payments_of_charges('charges') }}
 ),
 
 -- A file says little: without a status a transaction has succeeded; its customers are the file's own, across its

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import dagster as dg
 
+from ingestion.cdc.copies import advance_copies
+from ingestion.cdc.stream import drain
 from ingestion.documents import land_documents
 from ingestion.files import land_transactions
 from ingestion.landing import LandingReport
-from ingestion.oltp import land_oltp
 from orchestration.defs.operations import DOCUMENTS, OLTP
 from orchestration.defs.warehouse import source_tables
 
+TABLES = source_tables("oltp")
 SCORES = "fraud_scores"
 COLLECTIONS = [table for table in source_tables("documents") if table != SCORES]
+COPIES = dg.AssetKey(["operations", "copies"])
 FRAUD_SCORES_COLLECTION = dg.AssetKey(["operations", SCORES])
 
 
@@ -21,13 +24,13 @@ def _specs(source: str, tables: list[str], dep: dg.AssetKey) -> list[dg.AssetSpe
     return [dg.AssetSpec(dg.AssetKey([source, table]), deps=[dep], kinds={"parquet"}) for table in tables]
 
 
-def _results(*reports: LandingReport) -> Iterator[dg.MaterializeResult[None]]:
-    """Yield one result an entity, of all batches that landed a part of it."""
-    for entity in dict.fromkeys(counts.entity for report in reports for counts in report.entities):
+def _results(source: str, tables: list[str], *reports: LandingReport) -> Iterator[dg.MaterializeResult[None]]:
+    """Yield one result a table, of all batches that landed a part of it."""
+    for entity in tables:
         parts = [counts for report in reports for counts in report.entities if counts.entity == entity]
         batches = [report.batch_id for report in reports if any(c.entity == entity for c in report.entities)]
         yield dg.MaterializeResult(
-            asset_key=[reports[0].source, entity],
+            asset_key=[source, entity],
             metadata={
                 "dagster/row_count": sum(part.accepted for part in parts),
                 "read": sum(part.read for part in parts),
@@ -39,16 +42,30 @@ def _results(*reports: LandingReport) -> Iterator[dg.MaterializeResult[None]]:
         )
 
 
-@dg.multi_asset(name="land_oltp", specs=_specs("oltp", source_tables("oltp"), OLTP), group_name="landing")
+@dg.multi_asset(name="land_oltp", specs=_specs("oltp", TABLES, OLTP), group_name="landing")
 def landed_oltp() -> Iterator[dg.MaterializeResult[None]]:
-    """Land one consistent snapshot over all tables of the operational store."""
-    yield from _results(land_oltp())
+    """Land what was committed in the operational store by now: a snapshot first, then its log."""
+    yield from _results("oltp", TABLES, *drain())
 
 
-@dg.multi_asset(name="land_documents", specs=_specs("documents", COLLECTIONS, DOCUMENTS), group_name="landing")
+@dg.asset(
+    key=COPIES,
+    deps=[DOCUMENTS, *(dg.AssetKey(["oltp", table]) for table in TABLES)],
+    group_name="landing",
+    kinds={"mongodb"},
+)
+def document_copies() -> dg.MaterializeResult[None]:
+    """Bring profiles, merchant risk and online features in the document store up to what has landed."""
+    report = advance_copies()
+    if report.failure is not None:
+        raise dg.Failure(report.failure)
+    return dg.MaterializeResult(metadata={"written": report.written, "refused": report.refused})
+
+
+@dg.multi_asset(name="land_documents", specs=_specs("documents", COLLECTIONS, COPIES), group_name="landing")
 def landed_documents() -> Iterator[dg.MaterializeResult[None]]:
     """Land the document collections."""
-    yield from _results(*land_documents(COLLECTIONS))
+    yield from _results("documents", COLLECTIONS, *land_documents(COLLECTIONS))
 
 
 @dg.multi_asset(
@@ -56,7 +73,7 @@ def landed_documents() -> Iterator[dg.MaterializeResult[None]]:
 )
 def landed_fraud_scores() -> Iterator[dg.MaterializeResult[None]]:
     """Land the scores that the model wrote into the document store."""
-    yield from _results(*land_documents([SCORES]))
+    yield from _results("documents", [SCORES], *land_documents([SCORES]))
 
 
 class TransactionFile(dg.Config):
@@ -75,4 +92,4 @@ def landed_transactions(config: TransactionFile) -> dg.MaterializeResult[None]:
         mapping=Path(config.mapping) if config.mapping else None,
         default_currency=config.currency,
     )
-    return next(_results(report))
+    return next(_results("files", ["transactions"], report))

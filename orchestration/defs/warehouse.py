@@ -63,8 +63,13 @@ def dbt_scores(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterat
 
 @dg.asset_check(asset=dg.AssetKey(["fct_payments"]), blocking=True)
 def captured_money_reconciles() -> dg.AssetCheckResult:
-    """Captured money per currency is the same in PostgreSQL, raw zone, staging and fct_payments."""
+    """Rows, content and money per currency are the same in PostgreSQL, raw zone, staging, marts and document store."""
     result = reconcile()
     return dg.AssetCheckResult(
-        passed=not result.differences, metadata={"differences": dg.MetadataValue.json(list(result.differences))}
+        passed=not result.differences,
+        metadata={
+            "differences": dg.MetadataValue.json(list(result.differences)),
+            "notes": dg.MetadataValue.json(list(result.notes)),
+            "rows": dg.MetadataValue.json([dict(zip(result.header(), row, strict=True)) for row in result.matrix()]),
+        },
     )

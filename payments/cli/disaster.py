@@ -105,7 +105,8 @@ def restore(
         typer.Option(metavar="TIME", help="A moment as 2026-06-30T12:00:00Z; latest is all that there is."),
     ] = "latest",
 ) -> None:
-    """Put PostgreSQL back to a moment; the present data folder is set aside and a standby dropped."""
+    """Put PostgreSQL back to a moment; the data folder is set aside, a standby dropped, and erased again who was."""
+    from ingestion.erasure import reapply
     from payments.systems.oltp.backup import restore as run
 
     try:
@@ -113,6 +114,7 @@ def restore(
     except ValueError:
         raise UsageError(f"--to takes a moment as 2026-06-30T12:00:00Z, but it is {to!r}") from None
     done = run(moment)
+    reapply()
     print_table(
         "Restored",
         ["backup", "to", "last commit", "timeline", "seconds", "set aside"],

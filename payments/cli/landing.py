@@ -8,6 +8,7 @@ import typer
 from payments.cli.printing import print_table
 
 if TYPE_CHECKING:
+    from ingestion.erasure import Erasure
     from ingestion.landing import LandingReport
 
 _ID_DIGITS = 12
@@ -18,9 +19,11 @@ land_app = typer.Typer(
 )
 load_app = typer.Typer(help="Load the raw zone into another engine.", no_args_is_help=True)
 quarantine_app = typer.Typer(help="Look at quarantined records and land them again after a fix.", no_args_is_help=True)
+erase_app = typer.Typer(help="Erase a person from every store, for good.", no_args_is_help=True)
 app.add_typer(land_app, name="land")
 app.add_typer(load_app, name="load")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(erase_app, name="erase")
 
 
 @land_app.callback(invoke_without_command=True)
@@ -146,3 +149,29 @@ def quarantine_replay(
     from ingestion.quarantine import replay
 
     print_landings([replay(batch, mapping=mapping, default_currency=currency)])
+
+
+@erase_app.command("customer")
+def erase_customer(
+    customer: Annotated[str, typer.Argument(help="A customer of the person, such as cus_1.")],
+    merchant: Annotated[str | None, typer.Option(help="Whose customer, where several persons have the id.")] = None,
+    reason: Annotated[str, typer.Option(help="A word that is kept.")] = "erasure",
+) -> None:
+    """Erase the person who is this customer: the key, the documents, and every landed version."""
+    from ingestion.erasure import erase_customer as run
+
+    _print_erasure(run(customer, merchant, reason))
+
+
+@erase_app.command("reapply")
+def erase_reapply() -> None:
+    """Erase again what a restored store brought back; payments up does so too."""
+    from ingestion.erasure import reapply
+
+    _print_erasure(reapply())
+
+
+def _print_erasure(done: "Erasure") -> None:
+    header = ["customers", "landed rows", "quarantined records", "documents", "keys"]
+    row: list[object] = [len(done.customers), done.rows, done.quarantined, done.documents, done.keys]
+    print_table("Erased", header, [row])

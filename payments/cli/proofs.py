@@ -1,4 +1,4 @@
-"""Commands that prove: invariants, gate, the same money everywhere, equal engines. A proof that fails exits 1."""
+"""Commands that prove: invariants, gate, the same content everywhere, equal engines. A proof that fails exits 1."""
 
 from typing import Annotated, Literal
 
@@ -35,14 +35,22 @@ def gate() -> None:
 
 
 @app.command()
-def reconcile() -> None:
-    """Compare captured money per currency in PostgreSQL, raw zone, staging and marts; exit 1 on a difference."""
+def reconcile(
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON, with every sum.")] = False,
+) -> None:
+    """Compare rows, checksums and money per currency of every entity in all stores; exit 1 on a difference."""
     from payments.compliance.reconcile import reconcile as run
 
     result = run()
-    print_table("Captured, in minor units", result.header(), [list(row) for row in result.table()])
-    for line in result.differences:
-        console.print(line, style="red")
+    if as_json:
+        typer.echo(result.as_json())
+    else:
+        print_table("Rows, store by store", result.header(), [list(row) for row in result.matrix()])
+        print_table("Captured, in minor units", result.header(), [list(row) for row in result.captured()])
+        for note in result.notes:
+            console.print(note, soft_wrap=True, markup=False, highlight=False)
+        for line in result.differences:
+            console.print(line, style="red", soft_wrap=True, markup=False, highlight=False)
     exit_unless(not result.differences)
 
 

@@ -17,10 +17,12 @@ app.add_typer(partitions_app, name="partitions")
 def up(
     stream: Annotated[bool, typer.Option("--stream", help="Start the broker too: changes then go through it.")] = False,
 ) -> None:
-    """Start the stores, apply the migrations and the collections."""
+    """Start the stores, apply the migrations and the collections, and erase again whom a restore brought back."""
+    from ingestion.erasure import reapply
     from payments.systems import start_all
 
     start_all(with_stream=stream)
+    reapply()
     status()
 
 

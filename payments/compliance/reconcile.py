@@ -1,183 +1,248 @@
-"""The same money in every store: captured amounts and counts of payments, store by store, per source and currency.
+"""The same content in every store: counts, order-free checksums and money per currency, entity by entity.
 
-Each store is read on its own: PostgreSQL, the committed files of the raw zone, the staging models, ``fct_payments``.
-Amounts are integers of minor units.
+The operational store is read at a barrier, a place of its log (:mod:`payments.compliance.barrier`); everything before
+it is landed, and the raw zone is read as of it: what is committed meanwhile does not disturb. The warehouse is
+compared with the raw zone as of the landing that it was built from, which may be older; the document store with what
+was landed of it. Each store is read on its own; amounts are integers of minor units.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import duckdb
 
-from ingestion.raw_zone import Pin, RawZone, parquet
+from ingestion.cdc.generation import NAME
+from ingestion.cdc.stream import drain
+from ingestion.cdc.totals import EntityTotals, topic_totals
+from ingestion.contracts import entities
+from ingestion.oltp import SOURCE as OLTP
+from ingestion.oltp import epoch_of, tables_now
+from ingestion.raw_zone import Pin, Position, RawZone
+from payments.compliance.barrier import Barrier, barrier
+from payments.compliance.built import CAPTURED, SOURCES, as_built, built
+from payments.compliance.content import Content
+from payments.compliance.documents import documents_compared
+from payments.compliance.readings import (
+    Comparison,
+    Reading,
+    as_of,
+    changes_landed,
+    compared,
+    compared_columns,
+    in_quarantine,
+    operational,
+    session,
+)
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect
+from payments.systems.stream import server as broker
 
-STORES = ("PostgreSQL", "raw zone", "staging", "fct_payments")
-MEASURES = ("captured", "payments")
-FILE_CAPTURED = "case when status in ('failed', 'pending') then 0 else amount_minor end"
-"""What a transaction of a file captured: its whole amount, unless it failed or is pending."""
-
-
-class Total(NamedTuple):
-    """What one store holds of one source in one currency: the captured amount in minor units, and the payments."""
-
-    captured: int
-    payments: int
-
-
-Totals = Mapping[str, Total]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One measure of one source and currency in each store; None where the source does not pass through the store."""
-
-    source: str
-    currency: str
-    measure: str
-    values: tuple[int | None, ...]
-
-    @property
-    def agrees(self) -> bool:
-        """Whether all stores that hold the source say the same."""
-        return len({value for value in self.values if value is not None}) == 1
+WAIT_SECONDS = 60.0
+"""How long a stream of another process may take to land what stands before the barrier."""
+_POLL_SECONDS = 0.5
+COLUMNS = ("PostgreSQL", "topics", "raw zone", "raw zone as built", "staging", "marts", "document store")
 
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The comparison: one line a source, currency and measure."""
+    """All comparisons; ``notes`` say at which points, and what could not be compared."""
 
-    lines: tuple[Line, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """One sentence a line on which the stores differ."""
+        """What differs, a sentence each; the first differing keys of an entity follow its measures."""
         return tuple(
-            f"{line.source} {line.currency} {line.measure}: "
-            + ", ".join(
-                f"{store} {value}" for store, value in zip(STORES, line.values, strict=True) if value is not None
-            )
-            for line in self.lines
-            if not line.agrees
+            sentence
+            for comparison in self.comparisons
+            for sentence in (*comparison.differences, *(f"{comparison.entity} {key}" for key in comparison.first))
         )
 
     def header(self) -> list[str]:
-        """Return the column titles of :meth:`table`."""
-        return ["source", "currency", "measure", *STORES, "equal"]
+        """Return the column titles of :meth:`matrix`: the stores that were read."""
+        found = {_column(store) for comparison in self.comparisons for store in comparison.contents}
+        return ["entity", *(column for column in COLUMNS if column in found), "equal"]
 
-    def table(self) -> Iterator[tuple[object, ...]]:
-        """Yield one row a line, with whether the stores agree."""
-        for line in self.lines:
-            yield (line.source, line.currency, line.measure, *line.values, "yes" if line.agrees else "NO")
+    def matrix(self) -> Iterator[tuple[object, ...]]:
+        """Yield one row an entity: its number of rows in each store, and whether all that was compared is equal."""
+        for entity, found in self._by_entity().items():
+            rows = {_column(store): content.rows for one in found for store, content in one.contents.items()}
+            values = [rows.get(column) for column in self.header()[1:-1]]
+            yield (entity, *values, "yes" if all(one.agrees for one in found) else "NO")
+
+    def captured(self) -> Iterator[tuple[object, ...]]:
+        """Yield one row an entity and currency: the money captured, in minor units, in the stores of :meth:`matrix`."""
+        for entity, found in self._by_entity().items():
+            totals = {
+                (currency, _column(store)): total
+                for one in found
+                for store, content in one.contents.items()
+                for (column, currency), total in content.money.items()
+                if column == CAPTURED
+            }
+            stores = {_column(store) for one in found for store in one.contents}
+            for currency in sorted({currency for currency, _ in totals}):
+                values = [
+                    totals.get((currency, column), 0 if column in stores else None) for column in self.header()[1:-1]
+                ]
+                is_equal = len({value for value in values if value is not None}) == 1
+                yield (f"{entity} {currency}", *values, "yes" if is_equal else "NO")
+
+    def as_json(self) -> str:
+        """Return everything that was found as one JSON document; checksums as text, since they outgrow a double."""
+        found = [
+            {
+                "entity": comparison.entity,
+                "equal": comparison.agrees,
+                "stores": {store: _plain(content) for store, content in comparison.contents.items()},
+                "first_differing_keys": comparison.first,
+            }
+            for comparison in self.comparisons
+        ]
+        return json.dumps({"equal": not self.differences, "comparisons": found, "notes": self.notes}, indent=1)
+
+    def _by_entity(self) -> dict[str, list[Comparison]]:
+        found: dict[str, list[Comparison]] = {}
+        for comparison in self.comparisons:
+            found.setdefault(comparison.entity, []).append(comparison)
+        return found
+
+
+def _plain(content: Content) -> dict[str, object]:
+    money: dict[str, dict[str, int]] = {}
+    for (column, currency), total in content.money.items():
+        money.setdefault(column, {})[currency] = total
+    return {"rows": content.rows, "checksum": f"{content.checksum:x}", "money": money}
+
+
+def _column(store: str) -> str:
+    return store if store in COLUMNS else "marts"
 
 
 def reconcile() -> Reconciliation:
-    """Compare captured money and counts across the stores.
+    """Compare every entity in all stores, each at a point at which the stores must agree.
 
-    Raises ``UsageError`` when a store cannot be read: PostgreSQL is down although it was landed, or dbt has not built.
+    Where a stream was begun, what was committed before the barrier is landed first, or another process is given time to
+    do so. Raises ``UsageError`` when a store cannot be read: PostgreSQL is down although it was landed, or dbt has not
+    built.
     """
-    pin = RawZone(settings().raw_zone).pin()
-    with _warehouse() as warehouse:
-        by_source: dict[str, tuple[Totals | None, ...]] = {
-            "oltp": (
-                _operational(pin),
-                _raw(warehouse, pin, "oltp", "charges", "amount_captured_minor"),
-                _staged(warehouse, "stg_oltp__charges", "amount_captured_minor"),
-                _published(warehouse, "oltp"),
-            ),
-            "files": (
-                None,
-                _raw(warehouse, pin, "files", "transactions", FILE_CAPTURED),
-                _staged(warehouse, "stg_files__transactions", FILE_CAPTURED),
-                _published(warehouse, "files"),
-            ),
-        }
-    return Reconciliation(tuple(line for source, totals in by_source.items() for line in _lines(source, totals)))
+    zone = RawZone(settings().raw_zone)
+    comparisons: list[Comparison] = []
+    notes: list[str] = []
+    raw: dict[str, Reading] = {}
+    with session(settings().warehouse_path) as con, ExitStack() as stack:
+        warehouse = built(con)
+        pin = zone.pin()
+        if pin.last_of(OLTP) is None:
+            notes.append("PostgreSQL has never landed, so it is not compared")
+        else:
+            bring_up()  # what begins anew with a snapshot has to do so before the barrier
+            last = zone.pin().last_of(OLTP)  # it lies before the barrier, so it tells whether that is the same log
+            found = stack.enter_context(barrier())
+            place = Position(epoch_of(last, found.point), found.point.lsn, 0, 0)
+            pin, raw, comparisons, notes = _at_barrier(con, zone, found, place)
+            comparisons += _on_topics(con, pin, place)
+        part, said = as_built(con, pin, warehouse, raw)
+        comparisons += part
+        notes += said
+        part, said = documents_compared(con, pin)
+        comparisons += part
+        notes += said
+        notes += _refused(con, pin, comparisons)
+    return Reconciliation(tuple(comparisons), tuple(notes))
 
 
-def _lines(source: str, stores: tuple[Totals | None, ...]) -> Iterator[Line]:
-    currencies = sorted({currency for totals in stores if totals is not None for currency in totals})
-    for currency in currencies:
-        found = [None if totals is None else totals.get(currency, Total(0, 0)) for totals in stores]
-        for place, measure in enumerate(MEASURES):
-            yield Line(source, currency, measure, tuple(None if total is None else total[place] for total in found))
+def _refused(con: duckdb.DuckDBPyConnection, pin: Pin, comparisons: list[Comparison]) -> Iterator[str]:
+    """Say of which differing entities records stand in quarantine: these are in no store behind it."""
+    for name in dict.fromkeys(comparison.entity for comparison in comparisons if not comparison.agrees):
+        source, _, entity = name.partition(".")
+        if source in SOURCES and (refused := in_quarantine(con, pin, entities(source)[entity])):
+            yield f"{name}: {refused} records stand in quarantine (payments quarantine)"
 
 
-def _operational(pin: Pin) -> Totals | None:
-    """Read PostgreSQL; None when it is not there and was never landed (a platform that only takes files)."""
-    try:
-        connection = connect()
-    except UsageError:
-        if pin.last_of("oltp") is None:
-            return None
-        raise
-    with connection:
-        return _totals(
-            connection.execute(
-                "select currency, sum(amount_captured_minor), count(*) from core.charges group by currency"
-            ).fetchall()
-        )
+def bring_up() -> bool:
+    """Land what was committed, where a stream was begun; return whether another process is doing that."""
+    is_active = _slot_is_active()
+    if is_active is False:
+        try:
+            drain()
+        except UsageError:
+            is_active = _slot_is_active()
+            if not is_active:
+                raise
+    return bool(is_active)
 
 
-def _warehouse() -> duckdb.DuckDBPyConnection:
-    path = settings().warehouse_path
-    if not path.exists():
-        raise UsageError(f"there is no warehouse at {path}: run dbt build")
-    return duckdb.connect(str(path), read_only=True)
+def _slot_is_active() -> bool | None:
+    """Return whether somebody reads the slot of the stream; None when there is no slot."""
+    with connect(autocommit=True) as connection:
+        row = connection.execute("select active from pg_replication_slots where slot_name = %s", (NAME,)).fetchone()
+    return None if row is None else bool(row[0])
 
 
-def _raw(warehouse: duckdb.DuckDBPyConnection, pin: Pin, source: str, entity: str, captured: str) -> Totals:
-    """Read the latest version of each record from the committed files, without those deleted."""
-    files = pin.files(source, entity)
-    if not files:
-        return {}
-    return _totals(
-        warehouse.execute(
-            f"""
-            with latest as (
-                select *
-                from {parquet(files)}
-                qualify row_number() over (partition by _key order by _position desc, _sequence desc) = 1
-            )
-            select currency, sum({captured}), count(*)
-            from latest
-            where _op <> 'd'
-            group by currency
-            """
-        ).fetchall()
-    )
+def _at_barrier(
+    con: duckdb.DuckDBPyConnection, zone: RawZone, found: Barrier, place: Position
+) -> tuple[Pin, dict[str, Reading], list[Comparison], list[str]]:
+    """Compare PostgreSQL at the barrier and the raw zone as of it, again while another process is still landing.
+
+    Equal content needs no other proof that everything has landed; only a difference has to wait for it. Returns the pin
+    and the readings of the raw zone as well.
+    """
+    tables = {f"{OLTP}.{table.entity.name}": table for table in tables_now(found.connection, zone.pin())}
+    readable = {name: table for name, table in tables.items() if table.view.stopped is None}
+    landed: dict[str, Reading] = {}
+    until = time.monotonic() + WAIT_SECONDS
+    pending = list(readable)
+    with ThreadPoolExecutor(max_workers=1) as reader:  # PostgreSQL reads while DuckDB does
+        source = {name: reader.submit(operational, con, found, table) for name, table in readable.items()}
+        while True:
+            is_elsewhere = bring_up()
+            pin = zone.pin()
+            for name in pending:
+                landed[name] = as_of(con, pin, compared_columns(readable[name]), f"_position < '{place}'")
+            pending = [name for name in pending if source[name].result().content != landed[name].content]
+            is_late = bool(pending) and is_elsewhere and not _has_reached(pin, place)
+            if not is_late or time.monotonic() > until:
+                break
+            time.sleep(_POLL_SECONDS)
+    comparisons = [compared(con, name, source[name].result(), landed[name]) for name in readable]
+    notes = [f"PostgreSQL and raw zone are compared at the barrier {found.place}"]
+    if found.doubt is not None:
+        notes.append(f"the barrier is only as exact as the store is quiet: it gives no logical slot ({found.doubt})")
+    if is_late:
+        notes.append(f"the stream has not reached the barrier within {WAIT_SECONDS:.0f} s: what differs may be late")
+    for name, table in tables.items():
+        if table.view.stopped is not None:
+            comparisons.append(Comparison(name, {}, (f"cannot be compared: {table.view.stopped}",)))
+        elif gone := [column for column, place in table.view.sources.items() if place is None]:
+            notes.append(f"{name} is compared without {', '.join(gone)}: PostgreSQL has no such column any more")
+    return pin, landed, comparisons, notes
 
 
-def _staged(warehouse: duckdb.DuckDBPyConnection, model: str, captured: str) -> Totals:
-    return _of_model(
-        warehouse,
-        f"dev_staging.{model}",
-        f"select currency, sum({captured}), count(*) from dev_staging.{model} where not is_deleted group by currency",
-    )
+def _on_topics(con: duckdb.DuckDBPyConnection, pin: Pin, place: Position) -> Iterator[Comparison]:
+    """Compare the changes that the topic of a broker holds, up to the barrier, with those that have landed."""
+    last = pin.last_of(OLTP)
+    if last is None or "generation" not in last.parameters or not broker.is_wanted():
+        return
+    found = topic_totals(f"{last.parameters['system_identifier']}/{last.parameters['generation']}", place.commit_lsn)
+    if found is None:
+        return
+    start, end = Position(found.epoch, found.start_lsn, 0, 0), Position(found.epoch, found.end_lsn, 0, 0)
+    for entity in entities(OLTP).values():
+        told = found.entities.get(entity.name, EntityTotals(0, 0))
+        landed = changes_landed(con, pin, entity, start, end)
+        if told.changes or landed.rows:
+            contents = {"topics": Content(told.changes, told.checksum), "raw zone": landed}
+            yield Comparison(f"changes.{entity.name}", contents)
 
 
-def _published(warehouse: duckdb.DuckDBPyConnection, source: str) -> Totals:
-    return _of_model(
-        warehouse,
-        "dev_marts.fct_payments",
-        f"""
-        select currency, sum(captured_amount_minor), count(*)
-        from dev_marts.fct_payments
-        where source = '{source}'
-        group by currency
-        """,
-    )
-
-
-def _of_model(warehouse: duckdb.DuckDBPyConnection, relation: str, query: str) -> Totals:
-    try:
-        return _totals(warehouse.execute(query).fetchall())
-    except duckdb.CatalogException as error:
-        raise UsageError(f"the warehouse has no {relation}: run dbt build") from error
-
-
-def _totals(rows: list[tuple[str, int, int]]) -> Totals:
-    return {currency: Total(int(captured), int(payments)) for currency, captured, payments in rows}
+def _has_reached(pin: Pin, place: Position) -> bool:
+    """Return whether everything before a place of the log has landed, as the last commit tells."""
+    last = pin.last_of(OLTP)
+    return last is not None and (last.reached.epoch, int(last.parameters["lsn"])) >= (place.epoch, place.commit_lsn)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,15 @@ from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT, settings
 from tests.ingestion.raw import pin, refused, rows
 
-pytestmark = pytest.mark.usefixtures("platform_home")
+
+@pytest.fixture(autouse=True)
+def nothing_beside(platform_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No compaction of another test is under way, and none goes on into another test."""
+    assert platform_home.exists()
+    monkeypatch.setattr(compaction, "_running", None)
+    yield
+    compaction._worker.submit(lambda: None).result()
+
 
 # Compacts in a process of its own that kills itself right before or after the n-th rename into a place.
 KILLED_COMPACTION = """

@@ -1,24 +1,31 @@
 """What must stop the job, stops it: a broken compliance rule, and a failed data test."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import duckdb
 import pytest
 
-from ingestion.documents import land_documents
-from ingestion.oltp import land_oltp
 from orchestration.definitions import defs
 from payments.settings import settings
-from payments.simulation.history import simulate
+from tests.orchestration.conftest import Machine, Run
 
 
 @pytest.fixture
-def landed(oltp: object, documents: object, platform_home: Path) -> None:
-    simulate(transactions=1_500, days=60, seed=3)
-    land_oltp()
-    land_documents()
+def sound(machine: Machine, first_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The warehouse that the main job built, and a copy of it that the settings lead to."""
+    assert first_run.returncode == 0, first_run.stdout[-3000:] + first_run.stderr[-3000:]
+    copied = {"PAYMENTS_HOME": str(tmp_path), "PAYMENTS_WAREHOUSE": str(tmp_path / "warehouse.duckdb")}
+    for name, value in (machine.environment | copied).items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    built = machine.home / "warehouse.duckdb"
+    shutil.copy(built, settings().warehouse_path)
+    yield built
+    monkeypatch.undo()
+    settings.cache_clear()
 
 
 def _run(*names: str) -> dg.ExecuteInProcessResult:
@@ -39,10 +46,7 @@ def _tamper(sql: str) -> None:
         warehouse.execute(sql)
 
 
-@pytest.mark.usefixtures("landed")
-def test_a_broken_rule_closes_the_gate_and_a_failed_data_test_stops_training(tmp_path: Path) -> None:
-    assert _run("reference", "staging").success
-    sound = shutil.copy(settings().warehouse_path, tmp_path / "sound.duckdb")
+def test_a_broken_rule_closes_the_gate_and_a_failed_data_test_stops_training(sound: Path) -> None:
     _tamper("update dev_staging.stg_documents__click_events set page = '/thanks?card=4242424242424242' where true")
     succeeded, failed = _steps(_run("compliance", "intermediate", "marts", "features", "fraud"))
     assert {step for step in failed if "gate" in step}

@@ -1,48 +1,14 @@
 """The main job on a bare machine: stores of its own, in a folder with a space in its name, twice in a row."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import duckdb
 import pytest
 
-from payments.settings import PROJECT_ROOT
-from tests.conftest import free_port
-
-Run = subprocess.CompletedProcess[str]
+from tests.orchestration.conftest import Machine, Run
 
 
 @pytest.fixture(scope="module")
-def home(reachable_folder: Path) -> Path:
-    return reachable_folder / "demo home"
-
-
-@pytest.fixture(scope="module")
-def environment(home: Path) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("PAYMENTS_", "DAGSTER_"))}
-    return own | {
-        "PAYMENTS_HOME": str(home),
-        "PAYMENTS_RAW": str(home / "raw"),
-        "PAYMENTS_WAREHOUSE": str(home / "warehouse.duckdb"),
-        "PAYMENTS_OLTP_PORT": str(free_port()),
-        "PAYMENTS_DOCUMENTS_PORT": str(free_port()),
-    }
-
-
-@pytest.fixture(scope="module")
-def runs(environment: dict[str, str], full_size: bool) -> Iterator[list[Run]]:
-    size = ["--transactions", "30000" if full_size else "5000", "--days", "180", "--seed", "11"]
-    yield [_run(environment, "-m", "orchestration.demo", *size) for _ in range(2)]
-    _run(environment, "-m", "payments", "down", "--delete")
-
-
-def _run(environment: dict[str, str], *arguments: str) -> Run:
-    return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=PROJECT_ROOT, check=False
-    )
+def runs(machine: Machine, first_run: Run, full_size: bool) -> list[Run]:
+    return [first_run, machine.demo(full_size)]
 
 
 def test_demo_ends_with_the_tables(runs: list[Run]) -> None:
@@ -65,14 +31,14 @@ def _results(output: str) -> list[str]:
     return [line for line in results if line.startswith("│") and not line.startswith(("│ raw zone", "│ staging"))]
 
 
-def test_money_is_the_same_everywhere(runs: list[Run], environment: dict[str, str]) -> None:
-    reconciled = _run(environment, "-m", "payments", "reconcile")
+def test_money_is_the_same_everywhere(runs: list[Run], machine: Machine) -> None:
+    reconciled = machine.run("-m", "payments", "reconcile")
     assert reconciled.returncode == 0, reconciled.stdout + reconciled.stderr
     assert "USD" in reconciled.stdout
 
 
-def test_every_payment_of_the_test_period_has_a_score(runs: list[Run], home: Path) -> None:
-    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as warehouse:
+def test_every_payment_of_the_test_period_has_a_score(runs: list[Run], machine: Machine) -> None:
+    with duckdb.connect(str(machine.home / "warehouse.duckdb"), read_only=True) as warehouse:
         row = warehouse.execute("""
             select count(*), count(distinct scores.payment_key), count(payments.payment_key)
             from dev_marts.fct_fraud_scores as scores

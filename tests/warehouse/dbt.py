@@ -13,7 +13,9 @@ from dbt.cli.main import dbtRunner
 from dbt.contracts.graph.manifest import Manifest
 
 from payments.settings import PROJECT_ROOT
+from tests.dbt_command import share_parse
 
+DEFAULT_TARGET = "duckdb"
 # Rows that the project gives itself prove the same in every build: one build an engine runs them.
 NO_UNIT_TESTS = ("--exclude-resource-type", "unit_test")
 
@@ -48,9 +50,10 @@ class Dbt:
     def manifest(self, target: str) -> Path:
         return self.folder / target / "manifest.json"
 
-    def command(self, *arguments: str, target: str = "duckdb") -> Outcome:
+    def command(self, *arguments: str, target: str = DEFAULT_TARGET) -> Outcome:
         """Run the command ``dbt`` from the root of the project, as a user does."""
         dbt = str(Path(sys.executable).with_name("dbt"))
+        share_parse(self.folder / target)
         ran = subprocess.run(
             [dbt, *arguments, *self._options(target)],
             cwd=PROJECT_ROOT,
@@ -62,7 +65,7 @@ class Dbt:
         )
         return self._outcome(ran.returncode == 0, ran.stdout + ran.stderr, target)
 
-    def __call__(self, *arguments: str, target: str = "duckdb") -> Outcome:
+    def __call__(self, *arguments: str, target: str = DEFAULT_TARGET) -> Outcome:
         """Run dbt in this process on a project that is parsed once a target: much faster, and the same otherwise."""
         said: list[str] = []
 
@@ -72,6 +75,7 @@ class Dbt:
         project = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)]
         options = ["--quiet", *arguments, *project, *self._options(target)]
         if target not in self._manifests:
+            share_parse(self.folder / target)
             parsed = dbtRunner().invoke(["--quiet", "parse", *project, *self._options(target)])
             assert isinstance(parsed.result, Manifest), parsed.exception
             self._manifests[target] = parsed.result
@@ -79,12 +83,13 @@ class Dbt:
             ran = dbtRunner(manifest=self._manifests[target], callbacks=[hear]).invoke(options)
         finally:
             # The adapter keeps its file open for the life of a process; the tests read it next.
-            DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+            DuckDBConnectionManager.close_all_connections()
         return self._outcome(ran.success, "\n".join(said), target)
 
     def _options(self, target: str) -> list[str]:
         artefacts, logs = str(self.folder / target), str(self.folder / "logs")
-        return ["--target", target, "--target-path", artefacts, "--log-path", logs, "--no-use-colors"]
+        chosen = [] if target == DEFAULT_TARGET else ["--target", target]
+        return [*chosen, "--target-path", artefacts, "--log-path", logs, "--no-use-colors"]
 
     def _outcome(self, succeeded: bool, output: str, target: str) -> Outcome:
         results = self.folder / target / "run_results.json"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,6 @@ Row = dict[str, Any]
 
 def commit(raw: Path, sequence: int, entity: str, rows: Sequence[tuple[str, Row]], at: datetime) -> None:
     """Commit one batch of an operational entity; each row is an operation (r, u, d) and its columns."""
-    source, name = "oltp", f"{sequence:012d}"
-    batch = f"{source}-{name}"
     records = [
         {
             **row,
@@ -23,17 +22,28 @@ def commit(raw: Path, sequence: int, entity: str, rows: Sequence[tuple[str, Row]
             "_key": json.dumps([next(iter(row.values()))]),
             "_position": f"00000001/{sequence:016x}/{sequence:016x}/{number:08x}",
             "_source_at": at,
-            "_schema_version": 1,
-            "_batch_id": batch,
-            "_sequence": sequence,
+            "_content_hash": content_hash(row),
         }
         for number, (op, row) in enumerate(rows)
     ]
+    commit_records(raw, sequence, entity, records, at)
+
+
+def content_hash(row: Row) -> str:
+    """Return a digest of the columns of a row."""
+    return md5(json.dumps(row, default=str).encode(), usedforsecurity=False).hexdigest()
+
+
+def commit_records(raw: Path, sequence: int, entity: str, records: Sequence[Row], at: datetime) -> None:
+    """Commit one batch of an operational entity: records with their envelope, but for what the batch gives them."""
+    source, name = "oltp", f"{sequence:012d}"
+    batch = f"{source}-{name}"
     file = f"data/{source}/{entity}/{name}-{name}.parquet"
     (raw / file).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(records), raw / file)
-    deleted = sum(op == "d" for op, _ in rows)
-    counts = {"read": len(rows) - deleted, "accepted": len(rows) - deleted, "unchanged": 0, "quarantined": 0}
+    landed = [{**record, "_schema_version": 1, "_batch_id": batch, "_sequence": sequence} for record in records]
+    pq.write_table(pa.Table.from_pylist(landed), raw / file)
+    deleted = sum(record["_op"] == "d" for record in records)
+    counts = {"read": len(records) - deleted, "accepted": len(records) - deleted, "unchanged": 0, "quarantined": 0}
     record = {
         "sequence": sequence,
         "batch_id": batch,

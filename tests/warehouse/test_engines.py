@@ -1,12 +1,21 @@
-"""DuckDB and PostgreSQL build the same marts and features from a simulated business."""
+"""DuckDB and PostgreSQL build the same marts and features from a simulated business, and history as it was."""
 
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pymongo.database import Database
 
+from ingestion.cdc.generation import NAME
+from ingestion.cdc.stream import drain
+from ingestion.compaction import compact
 from ingestion.contracts import entities
 from ingestion.documents import land_documents
 from ingestion.oltp import land_oltp
@@ -15,9 +24,20 @@ from payments.digest import NOT_BUILT, Digest, compare, digest
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.simulation.history import simulate
-from tests.systems.shop import busy_market
+from tests.conftest import Servers
+from tests.ingestion.raw import pin
+from tests.systems.shop import Shop, busy_market
 from tests.warehouse.dbt import NO_UNIT_TESTS, Dbt
 from tests.warehouse.documents import Document, write_documents
+from tests.warehouse.recorded import Recorded
+
+VERSIONS = """
+    select
+        merchant_id, version_number, _position, business_name, status, fee_fixed_minor,
+        valid_from, valid_to, is_current, is_deleted_at_end
+    from dev_history.hist_merchants
+    order by merchant_id, version_number
+"""
 
 
 def test_both_engines_hold_the_same_rows(
@@ -65,6 +85,109 @@ def test_both_engines_hold_the_same_rows(
             "select min(payment_key) from dev_marts.fct_payments)"
         )
     assert [c.model for c in compare(manifest) if not c.equal] == ["fct_payments"]
+
+
+def test_versions_are_those_of_brute_force_in_both_engines(
+    servers: Servers, platform_home: Path, dbt: Dbt, full_size: bool
+) -> None:
+    history = Recorded(100_000 if full_size else 5_000, seed=1)
+    history.write(settings().raw_zone)
+    load_postgres()
+    for target in ("duckdb", "postgres"):
+        outcome = dbt("build", "--select", "models/history", *NO_UNIT_TESTS, target=target)
+        assert outcome.succeeded, outcome.output
+
+    expected = history.versions()
+    for target in ("duckdb", "postgres"):
+        assert asked(target, VERSIONS) == expected
+
+    # The history holds what is hard about it.
+    ops = Counter(row["_op"] for row in history.records)
+    assert min(ops[op] for op in "rcud") > len(history.records) // 100, ops
+    assert any(version[6] == version[7] for version in expected), "a version that held for no time"
+    assert any(
+        first[0] == second[0] and first[7] < second[6] for first, second in pairwise(expected) if first[7] is not None
+    ), "a gap between two lives"
+    assert len({row["_position"][:8] for row in history.records}) > 1, "several epochs"
+
+
+PAYMENTS = "select * from dev_{}.fct_payments{} order by payment_key"
+REVENUE = """
+    select
+        sum(payment_count), sum(failed_count), sum(captured_amount_minor), sum(refunded_amount_minor),
+        sum(reporting_captured_amount_minor)
+    from dev_live.agg_revenue_by_minute
+"""
+FRAUD = """
+    select sum(payment_count), sum(risky_count), sum(fraud_dispute_count), sum(fraud_disputed_amount_minor)
+    from dev_live.agg_fraud_by_minute
+"""
+
+
+def asked(target: str, query: str) -> list[tuple[Any, ...]]:
+    """The answer of a warehouse as somebody gets it who only reads."""
+    if target == "duckdb":
+        with duckdb.connect(str(settings().warehouse_path), read_only=True) as con:
+            con.execute("set TimeZone = 'UTC'")
+            return con.execute(query).fetchall()
+    with psycopg.connect(
+        host="127.0.0.1", port=settings().oltp_port, user="warehouse", password="warehouse", dbname="warehouse"
+    ) as warehouse:
+        warehouse.execute("set timezone = 'UTC'")
+        return warehouse.execute(query.encode()).fetchall()
+
+
+def test_what_landed_since_the_build_is_in_the_star_at_once(
+    oltp: psycopg.Connection, platform_home: Path, dbt: Dbt
+) -> None:
+    oltp.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,))
+    oltp.execute(f"drop publication if exists {NAME}")
+    shop = Shop(oltp, at=datetime.now(UTC) - timedelta(minutes=50)).open()
+    first, disputed = shop.pay(1_000), shop.pay(2_000)
+    long_ago = Shop(oltp).pay(70_000)
+    drain()
+    load_postgres()
+    models = ("--select", "+models/live", "--exclude-resource-type", "test", "unit_test")
+    for target in ("duckdb", "postgres"):
+        assert (outcome := dbt("build", *models, target=target)).succeeded, outcome.output
+        assert asked(target, PAYMENTS.format("live", "_live")) == asked(target, PAYMENTS.format("marts", ""))
+
+    shop = shop.later(minutes=30)
+    shop.pay(4_000)
+    shop.confirm(shop.intend(8_000), failure_code="card_declined")
+    shop.refund(first, 300)
+    shop.refund(long_ago, 500)
+    shop.dispute(disputed)
+    drain()
+    load_postgres()
+    live = {target: asked(target, PAYMENTS.format("live", "_live")) for target in ("duckdb", "postgres")}
+    for target, rows in live.items():
+        assert len(rows) == len(asked(target, PAYMENTS.format("marts", ""))) + 2
+        ((*revenue, reporting),) = asked(target, REVENUE)
+        assert revenue == [4, 1, 7_000, 800]
+        assert reporting > 0
+        assert asked(target, FRAUD) == [(4, 0, 1, 2_000)]
+
+    # A batch that died before its commit record, behind the newest: it does not exist, until it is committed.
+    newest = max((settings().raw_zone / "data" / "oltp" / "charges").glob("*.parquet"))
+    sequence = pin().sequence + 1
+    (row, *_) = pq.read_table(newest).to_pylist()
+    row |= {"charge_id": "ch_unseen", "_key": '["unseen"]', "_sequence": sequence}
+    unseen = newest.with_name(f"{sequence:012d}-{sequence:012d}.parquet")
+    pq.write_table(pa.Table.from_pylist([row], schema=pq.read_schema(newest)), unseen)
+    assert asked("duckdb", PAYMENTS.format("live", "_live")) == live["duckdb"]
+    record = settings().raw_zone / "commits" / f"{sequence:012d}.json"
+    record.touch()
+    assert len(asked("duckdb", PAYMENTS.format("live", "_live"))) == len(live["duckdb"]) + 1
+    record.unlink()
+    unseen.unlink()
+    compact()
+    assert asked("duckdb", PAYMENTS.format("live", "_live")) == live["duckdb"]
+
+    for target, rows in live.items():
+        assert (outcome := dbt("build", *models, target=target)).succeeded, outcome.output
+        assert asked(target, PAYMENTS.format("marts", "")) == rows
+        assert asked(target, PAYMENTS.format("live", "_live")) == rows
 
 
 def test_a_digest_does_not_depend_on_order_and_counts_rows_twice_that_stand_twice(platform_home: Path) -> None:

@@ -41,7 +41,7 @@ def test_versions_hold_from_and_until_the_times_of_the_source(
     for sequence, (at, rows) in enumerate(batches, start=1):
         commit(raw, sequence, "merchants", rows, at)
         outcome = dbt("build", "--select", "stg_oltp__merchants", "int_merchants_current", "snap_merchants",
-                      "--exclude", "test_type:data")  # fmt: skip
+                      "hist_merchants", "--exclude", "test_type:data")  # fmt: skip
         assert outcome.succeeded, outcome.output
 
     with duckdb.connect(str(warehouse), read_only=True) as con:
@@ -55,6 +55,20 @@ def test_versions_hold_from_and_until_the_times_of_the_source(
             order by merchant_id, dbt_valid_from
             """
         ).fetchall()
+        from_log = con.execute(
+            """
+            select
+                merchant_id, business_name, is_deleted_at_end,
+                strftime(valid_from, '%Y-%m-%d'), strftime(valid_to, '%Y-%m-%d')
+            from dev_history.hist_merchants
+            order by merchant_id, valid_from
+            """
+        ).fetchall()
+    assert from_log == [
+        ("acct_A", "Old", False, "2026-01-01", "2026-05-01"),
+        ("acct_A", "New", True, "2026-05-01", "2026-07-01"),
+        ("acct_B", "Stays", False, "2026-01-01", None),
+    ], "what is rebuilt from the log is what the snapshots kept"
     assert versions == [
         ("acct_A", "Old", "False", "2026-01-01", "2026-05-01"),
         ("acct_A", "New", "False", "2026-05-01", "2026-07-01"),

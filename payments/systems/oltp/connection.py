@@ -5,7 +5,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from payments.errors import UsageError
+from payments.errors import UnreachableError, UsageError
 from payments.settings import settings
 from payments.systems.oltp import tls
 from payments.systems.oltp.postgres import SUPERUSER, cluster
@@ -46,7 +46,7 @@ def connect(*, autocommit: bool = False, dbname: str | None = None, port: int | 
         port: the port of another server with the same passwords: the standby, or a restored copy.
 
     Raises:
-        UsageError: the server cannot be reached.
+        UnreachableError: the server does not answer.
     """
     try:
         return psycopg.connect(
@@ -59,4 +59,4 @@ def connect(*, autocommit: bool = False, dbname: str | None = None, port: int | 
     except psycopg.OperationalError as error:
         advice = "run payments up" if settings().oltp_dsn is None else "check PAYMENTS_OLTP_DSN"
         reason = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(f"PostgreSQL cannot be reached ({reason}): {advice}.") from error
+        raise UnreachableError(f"PostgreSQL cannot be reached ({reason}): {advice}.") from error

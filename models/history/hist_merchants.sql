@@ -1,0 +1,52 @@
+with
+
+source as (
+    select * from {{ source('oltp', 'merchants') }}
+),
+
+versions as (
+    {{ versions_from_log('source') }}
+),
+
+final as (
+    select
+        -- keys
+        {{ surrogate_key(['merchant_id', '_position']) }} as merchant_version_key,
+        {{ surrogate_key(['merchant_id']) }} as merchant_key,
+
+        -- ids
+        merchant_id,
+
+        -- properties
+        mcc,
+        business_name,
+        country,
+        default_currency,
+        status,
+        ledger_buckets,
+        fee_basis_points,
+        version,
+
+        -- amounts
+        fee_fixed_minor,
+
+        -- times
+        created_at,
+        updated_at,
+
+        -- version
+        version_number,
+        valid_from,
+        valid_to,
+        is_current,
+        is_deleted_at_end,
+
+        -- lineage
+        _position,
+        _transaction_id,
+        _batch_id,
+        _sequence
+    from versions
+)
+
+select * from final

@@ -1,0 +1,222 @@
+"""The document store beside the raw zone: every document that landed is there, and every one that is due has landed.
+
+There is no snapshot over collections. So what was written, removed or has expired since a collection was last landed is
+told apart by its own marks (``written_at``, tombstone, ``expire_at``) and left out: it is late, and no difference.
+Documents are compared by id.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+from pymongo.collection import Collection
+
+from ingestion.cdc.copies import CONSUMER
+from ingestion.contracts import Entity, entities
+from ingestion.document_changes import OVERLAP, Document, tombstones
+from ingestion.landing import open_items
+from ingestion.raw_zone import Pin, text_literal
+from payments.compliance.content import Content
+from payments.compliance.readings import KEYS_NAMED, Comparison, latest
+from payments.systems.documents.client import database
+from payments.systems.documents.versioned import DOCUMENTS_A_BATCH
+
+SOURCE = "documents"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A collection of which each document belongs to a relational row: the entity, and its column that is the id.
+
+    ``is_whole``: once the copies are kept current, every row has a document.
+    """
+
+    collection: str
+    entity: str
+    column: str
+    is_whole: bool
+
+
+COPIES = (
+    Copy("customer_profiles", "customers", "customer_id", is_whole=True),
+    Copy("merchant_risk", "merchants", "merchant_id", is_whole=True),
+    Copy("fraud_decisions", "charges", "charge_id", is_whole=False),
+)
+
+
+def documents_compared(con: duckdb.DuckDBPyConnection, pin: Pin) -> tuple[list[Comparison], list[str]]:
+    """Compare every collection that has landed, and the copies of relational rows; notes say what is late.
+
+    Raises ``UsageError`` when the store cannot be reached.
+    """
+    if pin.last_of(SOURCE) is None:
+        return [], ["no document has landed, so the document store is not compared"]
+    store = database()
+    found: list[Comparison] = []
+    notes: list[str] = []
+    for name, entity in entities(SOURCE).items():
+        landing = pin.last_of(SOURCE, f"progress of {name}")
+        if landing is None:
+            continue
+        con.execute(f"create or replace temp table documents as {_standing(con, pin, entity)}")
+        landed = _count(con, "documents")
+        # Ids are read only where the numbers differ, or may hide that as many were written as are gone.
+        if (
+            landed
+            == store[name].count_documents({})
+            == store[name].count_documents({"written_at": {"$lt": landing.source_at}})
+        ):
+            contents = {"raw zone": Content(landed), "document store": Content(landed)}
+            found.append(Comparison(f"{SOURCE}.{name}", contents))
+            continue
+        _load_ids(con, store[name], landing.source_at - OVERLAP)
+        found.append(_by_id(con, pin, entity, store[name]))
+        if late := _count(con, "late"):
+            notes.append(f"{SOURCE}.{name}: {late} documents changed since they were landed (payments land documents)")
+    progress = store["copy_progress"].find_one({"_id": CONSUMER})
+    copied = None if progress is None else int(progress["sequence"])
+    last = pin.last_of("oltp")
+    if last is not None:
+        found += [_owned(con, pin, copy, store[copy.collection], copied) for copy in COPIES]
+        if copied is not None and copied < last.sequence:
+            notes.append(f"copies are compared as of landing {copied}, which they had reached")
+    return found, notes
+
+
+def _standing(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity) -> str:
+    """Return SQL for id and end of the documents that have landed and are not gone."""
+    expire_at = "expire_at" if "expire_at" in entity.column_names else "cast(null as timestamptz)"
+    return f"""
+        select "{entity.key[0]}" as id, {expire_at} as expire_at
+        from ({latest(con, pin, entity, "true")})
+        where _op <> 'x'
+    """
+
+
+def _load_ids(con: duckdb.DuckDBPyConnection, collection: Collection[Document], since: datetime) -> None:
+    """Fill ``stored`` with the ids of a collection, and whether each was written since a moment."""
+    con.execute("create or replace temp table stored (id varchar, is_new boolean)")
+    for ids, news in _batches(collection, since):
+        con.register("incoming", pa.table({"id": pa.array(ids, pa.string()), "is_new": pa.array(news, pa.bool_())}))
+        con.execute("insert into stored select id, is_new from incoming")
+        con.unregister("incoming")
+
+
+def _batches(collection: Collection[Document], since: datetime) -> Iterator[tuple[list[str], list[bool]]]:
+    ids: list[str] = []
+    news: list[bool] = []
+    for document in collection.find({}, {"written_at": 1}, batch_size=DOCUMENTS_A_BATCH):
+        ids.append(str(document["_id"]))
+        written_at = document.get("written_at")
+        news.append(isinstance(written_at, datetime) and written_at >= since)
+        if len(ids) == DOCUMENTS_A_BATCH:
+            yield ids, news
+            ids, news = [], []
+    yield ids, news
+
+
+def _by_id(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, collection: Collection[Document]) -> Comparison:
+    """Compare ``documents`` and ``stored`` by id, without what is ``late`` or stands in quarantine."""
+    gone = pa.table({"id": pa.array(sorted(tombstones(collection)), pa.string())})
+    con.register("gone", gone)
+    refused = open_items(pin, SOURCE, entity.name)
+    refusals = (
+        "select '' as id where false"
+        if refused is None
+        else f"select json_extract_string(record, '$._id') as id from ({refused}) where json_valid(record)"
+    )
+    now = text_literal(datetime.now(UTC).isoformat())
+    con.execute(
+        f"""
+        create or replace temp table late as
+        select id from stored anti join documents using (id) where is_new
+        union all
+        select id
+        from documents
+        anti join stored using (id)
+        where expire_at <= {now}::timestamptz or id in (select id from gone)
+        """
+    )
+    left_out = f"(select id from late union all {refusals})"
+    con.execute(
+        f"""
+        create or replace temp table differing as
+        select documents.id is null as is_stored, coalesce(documents.id, stored.id) as id
+        from documents
+        full join stored on documents.id = stored.id
+        where
+            (documents.id is null or stored.id is null)
+            and coalesce(documents.id, stored.id) not in (select id from {left_out} where id is not null)
+        """
+    )
+    con.unregister("gone")
+    landed, stored = (
+        int(con.execute(f"select count(*) from {one} semi join {other} using (id)").fetchall()[0][0])
+        for one, other in (("documents", "stored"), ("stored", "documents"))
+    )
+    unlanded = _count(con, "differing where is_stored")
+    lost = _count(con, "differing where not is_stored")
+    # As many lost as not landed would be equal rows: the checksum says otherwise.
+    contents = {
+        "raw zone": Content(landed + lost, lost),
+        "document store": Content(stored + unlanded, -unlanded),
+    }
+    return Comparison(f"{SOURCE}.{entity.name}", contents, _first(con, "only in document store", "only in raw zone"))
+
+
+def _owned(
+    con: duckdb.DuckDBPyConnection, pin: Pin, copy: Copy, collection: Collection[Document], copied: int | None
+) -> Comparison:
+    """Compare the ids of copies with the rows that they belong to, as of the landing that the copies have reached.
+
+    A copy may be newer than that. So only what is right neither then nor now is wrong.
+    """
+    owners = entities("oltp")[copy.entity]
+    _load_ids(con, collection, datetime.now(UTC))
+    for name, condition in (("then", "true" if copied is None else f"_sequence <= {copied}"), ("now", "true")):
+        rows = latest(con, pin, owners, condition)
+        con.execute(f"create or replace temp table owners_{name} as select {copy.column} as id from ({rows})")
+    is_expected = str(copy.is_whole and copied is not None)
+    con.execute(
+        f"""
+        create or replace temp table differing as
+        select id, true as is_stored
+        from stored
+        where id not in (select id from owners_then union all select id from owners_now)
+        union all
+        select id, false as is_stored
+        from owners_then
+        semi join owners_now using (id)
+        anti join stored using (id)
+        where {is_expected}
+        """
+    )
+    stored, ownerless = _count(con, "stored"), _count(con, "differing where is_stored")
+    missing = _count(con, "differing where not is_stored")
+    # As many missing as ownerless would be equal rows: the checksum says otherwise.
+    contents = {
+        copy.entity: Content(stored - ownerless + missing, missing),
+        "document store": Content(stored, -ownerless),
+    }
+    return Comparison(
+        f"copies.{copy.collection}", contents, _first(con, f"without its row in {copy.entity}", "without a copy")
+    )
+
+
+def _first(con: duckdb.DuckDBPyConnection, one: str, other: str) -> tuple[str, ...]:
+    """Return what is wrong with the first ids of ``differing``: of those in the store, of the others."""
+    rows = con.execute(
+        f"""
+        select case when is_stored then '{one}' else '{other}' end || ': ' || id
+        from differing
+        order by id
+        limit {KEYS_NAMED}
+        """
+    ).fetchall()
+    return tuple(row[0] for row in rows)
+
+
+def _count(con: duckdb.DuckDBPyConnection, rows: str) -> int:
+    return int(con.execute(f"select count(*) from {rows}").fetchall()[0][0])

@@ -1,0 +1,88 @@
+"""The stream over a broker lands what it lands without one, also when the broker dies under it."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from ingestion.cdc.generation import NAME
+from ingestion.cdc.stream import drain, follow
+from ingestion.cdc.supervisor import supervise
+from ingestion.oltp import land_oltp
+from payments.settings import settings
+from payments.simulation.traffic import run_traffic
+from payments.systems import processes
+from payments.systems.stream import server
+from payments.systems.stream.noida import embedded_broker
+from tests.conftest import free_port
+from tests.ingestion.raw import pin, rows
+from tests.systems.shop import Shop
+
+pytestmark = pytest.mark.usefixtures("platform_home")
+
+
+@pytest.fixture(autouse=True)
+def broker(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    oltp.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,))
+    oltp.execute(f"drop publication if exists {NAME}")
+    monkeypatch.setenv("PAYMENTS_KAFKA_PORT", str(free_port()))
+    settings.cache_clear()
+    server.start()
+    yield
+    server.destroy()
+
+
+def assert_nothing_lost_or_twice() -> None:
+    differing = [counts for counts in land_oltp().entities if counts.accepted or counts.deleted or counts.quarantined]
+    assert differing == [], "a snapshot finds what the log did not bring"
+    for entity in ("ledger_entries", "charges", "customers"):
+        positions = [row["_position"] for row in rows("oltp", entity)]
+        assert len(set(positions)) == len(positions), f"a change of {entity} landed twice"
+
+
+def test_all_that_is_committed_lands(oltp: psycopg.Connection) -> None:
+    Shop(oltp).open()
+    drain()
+    assert drain() == []
+    assert run_traffic(tps=0, seconds=2, clients=3, seed=3).acknowledged
+    reports = drain()
+    assert sum(counts.accepted for report in reports for counts in report.entities) > 50
+    assert {commit.kind for commit in pin().commits[1:]} == {"snapshot", "log"}
+    assert_nothing_lost_or_twice()
+
+
+def test_a_broker_that_dies_is_refilled(oltp: psycopg.Connection) -> None:
+    Shop(oltp).open()
+    drain()
+    stop = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        traffic = pool.submit(run_traffic, tps=0, seconds=60, clients=3, seed=4, stop=stop)
+        streamed = 0
+        for step in follow(stop.is_set):
+            streamed += step.changes
+            if streamed > 200 and not stop.is_set():
+                processes.kill(int(embedded_broker().pid_file.read_text()))
+                server.start()
+                stop.set()
+        traffic.result()
+    drain()
+    assert_nothing_lost_or_twice()
+
+
+def test_the_supervisor_shows_what_each_stage_does(oltp: psycopg.Connection, documents: object) -> None:
+    Shop(oltp).open()
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        traffic = pool.submit(run_traffic, tps=20, seconds=3, clients=2, seed=5)
+        last = None
+        for view in supervise(stop.is_set):
+            last = view
+            if traffic.done() and view.lag_bytes == 0 and view.copies.sequence == pin().sequence:
+                stop.set()
+    assert last is not None
+    assert last.changes > 0
+    assert last.position is not None
+    assert (last.dead_letters, last.stopped, last.waiting) == (0, {}, None)
+    assert (last.copies.failure, last.copies.sequence) == (None, pin().sequence)
