@@ -3,6 +3,7 @@ PYTHON ?= python3
 TRANSACTIONS ?= 30000
 DAYS ?= 180
 SEED ?= 7
+SEEDS ?= 200
 
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DAGSTER_DISABLE_TELEMETRY := 1
@@ -18,7 +19,7 @@ VENV := .venv/bin
 # Tests wait for servers half of the time: one worker more than there are cores, and no more than four.
 WORKERS = $(shell cores=$$(nproc); echo $$(( cores < 3 ? cores + 1 : 4 )))
 
-.PHONY: help install demo test prove lint docs ui clean pictures
+.PHONY: help install demo test prove faults mutants lint docs ui clean pictures
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -35,6 +36,12 @@ test: lint ## check the style, then run every test at CI size, on all cores
 
 prove: lint ## the same tests at full size
 	@PAYMENTS_TEST_SIZE=full "$(VENV)/python" -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+faults: install ## play seeds of faults on the stream: SEEDS of them from SEED on
+	@"$(VENV)/python" -m tests.faults.simulator --seed $(SEED) --seeds $(SEEDS)
+
+mutants: install ## plant bugs in the stream one by one, and see that tests catch each
+	@"$(VENV)/python" -m tests.cdc.mutants
 
 lint: install ## ruff, mypy, sqlfluff, yamllint and the Dagster definitions
 	@"$(VENV)/ruff" check .

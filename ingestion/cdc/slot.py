@@ -196,8 +196,9 @@ class SlotReader:
                 self._wanted[oid] = self.views(decoded)
             case Truncate(oids) if self._begin is not None:
                 self._decode()
-                for wanted in filter(None, (self._wanted[oid] for oid in oids)):
-                    position = Position(self.epoch, self._begin.commit_lsn, lsn, 0)
+                for n, wanted in enumerate(filter(None, (self._wanted[oid] for oid in oids))):
+                    # A change is known by its position, also among those of other tables.
+                    position = Position(self.epoch, self._begin.commit_lsn, lsn, n)
                     self.tables.add(wanted[0].name, truncation(wanted[0], position, self._begin))
             case Commit():
                 self._begin = None

@@ -30,7 +30,7 @@ from ingestion.contracts import Entity, entities
 from ingestion.landing import LandingReport, Staged, landing
 from ingestion.oltp import SOURCE, carried, snapshot_point, stopped_tables, table_now, table_of
 from ingestion.raw_zone import Commit, Position, RawZone
-from payments.errors import UnreachableError
+from payments.errors import UnreachableError, UsageError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect, dsn
 from payments.systems.stream import server as broker_server
@@ -192,6 +192,9 @@ def land(batch: LogBatch) -> LandingReport:
         last = files.pin.last_of(SOURCE)
         if last is None:
             raise AssertionError("a generation begins before the log is read")
+        if (last.reached.epoch, int(last.parameters["lsn"])) != (batch.epoch, batch.start_lsn):
+            # The server took the slot from this process, which stood still, and gave it to another.
+            raise UsageError("Another stream has landed what this one holds: one stream at a time, stop one of them.")
         files.origin, files.source_at = last.origin, max(last.source_at, batch.committed_at)
         files.epoch, files.source_position = batch.epoch, batch.end_lsn
         files.parameters = {**carried(last), "lsn": str(batch.end_lsn)}
