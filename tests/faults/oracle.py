@@ -176,7 +176,7 @@ def _astray(
     landed: dict[Key, list[Version]] = defaultdict(list)
     for version in versions:
         landed[version.key].append(version)
-    wrong = []
+    wrong: list[str] = []
     for key in _some(landed.keys() | committed.keys(), count=10**9):
         if len(wrong) == _SHOWN:
             break
