@@ -12,6 +12,7 @@ documents are removed. :func:`reapply` does these two again after a restore, or 
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,8 @@ import duckdb
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pymongo.collection import Collection
+from pymongo.database import Database
 
 from ingestion.compaction import Draft, copy, emptied, known_files, remove_replaced, still_there, switch, told
 from ingestion.contracts import ENVELOPE, Entity, entities
@@ -29,6 +32,7 @@ from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.documents.client import database
 from payments.systems.documents.together import remove
+from payments.systems.documents.versioned import DOCUMENTS_A_BATCH, batches
 from payments.systems.oltp.connection import connect
 
 ERASABLE = {
@@ -124,27 +128,63 @@ def _customers_of_person(customer_id: str, merchant_id: str | None) -> tuple[Cus
 
 def _erase_stores(customers: tuple[Customer, ...], reason: str) -> tuple[int, int]:
     """Destroy the keys of customers and remove their documents; return how many of each."""
+    theirs = {
+        "merchants": [merchant for merchant, _ in customers],
+        "customers": [customer for _, customer in customers],
+    }
     with connect() as connection:
-        keys = connection.execute(
-            """
-            update vault.subjects as s
-            set wrapped_key = null, erased_at = now()
-            from identity.customers as i
-            where
-                s.subject_id = i.subject_id
-                and s.wrapped_key is not null
-                and (i.merchant_id, i.customer_id) in (select * from unnest(%s::text[], %s::text[]))
-            """,
-            ([merchant for merchant, _ in customers], [customer for _, customer in customers]),
-        ).rowcount
+        keys = connection.execute(_DESTROY_KEYS, theirs).rowcount
+        tokens = [row[0] for row in connection.execute(_TOKENS, theirs).fetchall()]
     store = database()
     documents = 0
     for name in ERASABLE["documents"]:
-        key = "_id" if entities("documents")[name].key == ("customer_id",) else "customer_id"
-        for merchant, customer in customers:
-            found = store[name].find({key: customer, "merchant_id": merchant}, {"_id": 1})
-            documents += remove(name, [document["_id"] for document in found], reason)
-    return keys, documents
+        is_keyed = entities("documents")[name].key == ("customer_id",)
+        found = _documents_of(store[name], "_id" if is_keyed else "customer_id", customers)
+        # A copy that is not there yet, or is gone for now, must not come either.
+        copies = [customer for _, customer in customers] if is_keyed else []
+        documents += _remove(store, name, {*found, *copies}, reason)
+    return keys, documents + _remove(store, "online_features", set(tokens), reason)
+
+
+def _documents_of(collection: Collection[dict[str, Any]], key: str, customers: tuple[Customer, ...]) -> Iterator[str]:
+    for batch in batches(customers, DOCUMENTS_A_BATCH):
+        asked = {key: {"$in": [customer for _, customer in batch]}}
+        for document in collection.find(asked, {"merchant_id": 1, key: 1}):
+            if (document["merchant_id"], document[key]) in batch:
+                yield document["_id"]
+
+
+def _remove(store: Database[dict[str, Any]], name: str, ids: set[str], reason: str) -> int:
+    """Remove documents, and leave a tombstone of each id that nothing overrules; one that has both is left alone."""
+    removed = 0
+    for batch in batches(sorted(ids), DOCUMENTS_A_BATCH):
+        stones = store["deletions"].find(
+            {"_id": {"$in": [f"{name}/{document_id}" for document_id in batch]}, "version": None}, {"document_id": 1}
+        )
+        there = store[name].distinct("_id", {"_id": {"$in": batch}})
+        removed += remove(name, {*batch} - {stone["document_id"] for stone in stones} | {*there}, reason)
+    return removed
+
+
+_DESTROY_KEYS = """
+    update vault.subjects as s
+    set wrapped_key = null, erased_at = now()
+    from identity.customers as i
+    where
+        s.subject_id = i.subject_id
+        and s.wrapped_key is not null
+        and (i.merchant_id, i.customer_id) in (select * from unnest(%(merchants)s::text[], %(customers)s::text[]))
+"""
+
+# What the online features of a person and of their cards are kept under.
+_TOKENS = """
+    with theirs as (
+        select * from unnest(%(merchants)s::text[], %(customers)s::text[]) as given (merchant_id, customer_id)
+    )
+    select 'customer:' || c.network_token from core.customers as c inner join theirs using (merchant_id, customer_id)
+    union
+    select 'card:' || p.fingerprint from core.payment_methods as p inner join theirs using (merchant_id, customer_id)
+"""
 
 
 def _erase_landed(customers: tuple[Customer, ...], reason: str) -> tuple[int, int]:

@@ -133,7 +133,9 @@ class Landing:
             con.execute("delete from verdict where _ordinal in (select _ordinal from refused)")
         accepted, unchanged, deleted = self._count_verdicts()
         unchanged += self._one("select count(*) from erased")
-        files = self._write_data(entity) if accepted or deleted else []
+        # What has never landed leaves a file without rows: a view over the files by pattern needs one that matches.
+        is_first = not self.pin.files(entity.source, entity.name)
+        files = self._write_data(entity) if accepted or deleted or is_first else []
         return self._count(staged, accepted, unchanged, deleted, files)
 
     def land_log(self, staged: Staged) -> EntityCounts:

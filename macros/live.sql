@@ -5,7 +5,8 @@
 
 {#- The landing sequence up to which fct_payments surely knows every charge: 0 where it is not built. -#}
 {% macro sequence_built() -%}
-    {%- set built = load_relation(ref('fct_payments')) if execute else none -%}
+    {%- set facts = ref('fct_payments') -%}
+    {%- set built = load_relation(facts) if execute else none -%}
     {%- if built -%}
         {%- set batches = "select max(right(_batch_id, 12)) from " ~ built ~ " where source = 'oltp'" -%}
         {{ return((run_query(batches).columns[0].values()[0] or '0') | int) }}

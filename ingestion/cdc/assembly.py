@@ -38,7 +38,7 @@ class _Pending:
     tables: ChangeTables
     firsts: dict[int, int] = field(default_factory=dict)
     rows: dict[int, int] = field(default_factory=dict)
-    last: dict[int, str] = field(default_factory=dict)
+    last: dict[int, bytes] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
     values: dict[str, list[bytes]] = field(default_factory=dict)
     size: int = 0
@@ -62,7 +62,12 @@ class Assembly:
     """The offset after the newest batch that came next, by partition."""
     strangers: list[Stranger] = field(default_factory=list)
     """What was no envelope, for the caller to take."""
-    _pending: dict[str, _Pending] = field(default_factory=dict)
+    _pending: dict[bytes, _Pending] = field(default_factory=dict)
+    _known: dict[bytes, tuple[str, bytes]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # As the headers of a message write it: this is looked at for every change.
+        self._known = {name.encode(): (name, b"%d" % entity.schema_version) for name, entity in self.contract.items()}
 
     def take(
         self, partition: int, offset: int, key: bytes, headers: Mapping[str, bytes], value: bytes
@@ -72,7 +77,7 @@ class Assembly:
             if headers["op"] == BARRIER:
                 return self._barrier(partition, offset, Barrier.model_validate_json(value))
             self._change(partition, offset, headers, value)
-        except (ValidationError, KeyError, UnicodeDecodeError) as error:
+        except (ValidationError, KeyError, TypeError) as error:
             self.strangers.append(Stranger(key, value, f"no change and no barrier: {type(error).__name__} {error}"))
         return None
 
@@ -84,33 +89,34 @@ class Assembly:
         }
 
     def _change(self, partition: int, offset: int, headers: Mapping[str, bytes], value: bytes) -> None:
-        entity = self.contract[headers["entity"].decode()]
-        position, name = headers["position"].decode(), headers["batch"].decode()
-        pending = self._of(name)
+        entity, schema_version = self._known[headers["entity"]]
+        position, name = headers["position"], headers["batch"]
+        pending = self._pending.get(name) or self._begun(name)
         pending.firsts.setdefault(partition, offset)
-        if position <= pending.last.get(partition, ""):
+        if position <= pending.last.get(partition, b""):
             return  # it came before: the broker, or we, went back
         pending.last[partition] = position
         pending.rows[partition] = pending.rows.get(partition, 0) + 1
-        if headers["schema_version"] != str(entity.schema_version).encode():
+        if headers["schema_version"] != schema_version:
             pending.is_whole = False  # published before the contract changed
             return
-        pending.values.setdefault(entity.name, []).append(value)
+        pending.values.setdefault(entity, []).append(value)
         pending.size += len(value)
         if pending.size > _BYTES_IN_TEXT:
             self._read(pending)
 
     def _barrier(self, partition: int, offset: int, barrier: Barrier) -> LogBatch | Refill | None:
+        name = barrier.batch.encode()
         if barrier.stream != self.stream:
-            self._pending.pop(barrier.batch, None)
+            self._pending.pop(name, None)
             return None
-        pending = self._of(barrier.batch)
+        pending = self._begun(name)
         pending.firsts.setdefault(partition, offset)
         pending.ends[partition] = offset + 1
         pending.is_whole &= pending.rows.get(partition, 0) == barrier.rows
         if len(pending.ends) < barrier.partitions:
             return None
-        del self._pending[barrier.batch]
+        del self._pending[name]
         self._forget_older(pending)
         return self._ended(barrier, pending)
 
@@ -135,7 +141,7 @@ class Assembly:
         }
         return LogBatch(epoch, lsn, barrier.end_lsn, barrier.committed_at, barrier.transactions, changes)
 
-    def _of(self, name: str) -> _Pending:
+    def _begun(self, name: bytes) -> _Pending:
         return self._pending.setdefault(name, _Pending(ChangeTables(self.folder)))
 
     def _read(self, pending: _Pending) -> None:

@@ -257,9 +257,6 @@ def _taken(assembly: Assembly, reached: dict[int, int], message: Received) -> Lo
         return None  # it is away, or began anew: the client goes on by itself
     partition, offset = message.partition() or 0, message.offset() or 0
     reached[partition] = offset + 1
-    headers = {name: _bytes(value) for name, value in cast("list[tuple[str, object]]", message.headers() or [])}
-    return assembly.take(partition, offset, _bytes(message.key()), headers, _bytes(message.value()))
-
-
-def _bytes(value: object) -> bytes:
-    return value if isinstance(value, bytes) else b""
+    headers = dict(cast("list[tuple[str, bytes]]", message.headers() or []))
+    key, value = message.key(), message.value()
+    return assembly.take(partition, offset, key or b"", headers, value or b"")

@@ -62,13 +62,10 @@ def documents_compared(con: duckdb.DuckDBPyConnection, pin: Pin) -> tuple[list[C
             continue
         con.execute(f"create or replace temp table documents as {_standing(con, pin, entity)}")
         landed = _count(con, "documents")
+        stored, written_at = _seen(store[name])
         # Ids are read only where the numbers differ, or may hide that as many were written as are gone.
-        if (
-            landed
-            == store[name].count_documents({})
-            == store[name].count_documents({"written_at": {"$lt": landing.source_at}})
-        ):
-            contents = {"raw zone": Content(landed), "document store": Content(landed)}
+        if landed == stored and (written_at is None or written_at < landing.source_at):
+            contents = {"raw zone": Content(landed), "document store": Content(stored)}
             found.append(Comparison(f"{SOURCE}.{name}", contents))
             continue
         _load_ids(con, store[name], landing.source_at - OVERLAP)
@@ -83,6 +80,13 @@ def documents_compared(con: duckdb.DuckDBPyConnection, pin: Pin) -> tuple[list[C
         if copied is not None and copied < last.sequence:
             notes.append(f"copies are compared as of landing {copied}, which they had reached")
     return found, notes
+
+
+def _seen(collection: Collection[Document]) -> tuple[int, datetime | None]:
+    """Return how many documents a collection has and when the last was written, in one pass."""
+    measures = {"_id": None, "documents": {"$sum": 1}, "written_at": {"$max": "$written_at"}}
+    found = next(collection.aggregate([{"$group": measures}]), None)
+    return (0, None) if found is None else (int(found["documents"]), found["written_at"])
 
 
 def _standing(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity) -> str:

@@ -47,11 +47,12 @@ class Log:
 
     def commit(self, *changes: tuple[str, str, Values]) -> Transaction:
         """Write a transaction: entity, operation and values of each change, what else it tells among the values."""
-        commit_lsn = self.end + 16 * len(changes)
+        # A transaction may write before another commits, and commit right after it.
+        commit_lsn = self.end + self.draw.choice([0, 16])
         rows = []
         for number, (name, op, values) in enumerate(changes):
             entity = CONTRACT[name]
-            position = Position(1, commit_lsn, self.end + 16 * (number // 2), number % 2)
+            position = Position(1, commit_lsn, self.end - 8 + number // 2, number % 2)
             log = {
                 "_op": op,
                 "_position": str(position),

@@ -208,7 +208,7 @@ def test_a_crash_or_a_store_that_is_down_repeats_the_work(
     assert copied().written > 0
     profile_now = stored(documents)["customer_profiles/cus_ada"]
     assert (profile_now["payment_count"], profile_now["spent"][0]["amount_minor"]) == (2, 1_500)
-    assert profile_now["version"] == GENERATION + source_sequence()
+    assert profile_now["version"] == GENERATION + last_change()
     assert_equal_to_the_source(oltp, documents)
 
     # A store that is down is no crash: the call says so, and the next one goes on.
@@ -217,7 +217,8 @@ def test_a_crash_or_a_store_that_is_down_repeats_the_work(
     with monkeypatch.context() as patch:
         patch.setattr(copies, "upsert_many", _unreachable)
         report = advance_copies()
-        assert (report.failure, report.sequence) == ("no server", source_sequence() - 1)
+        assert report.failure == "no server"
+        assert report.sequence < source_sequence()
         assert report.lag_seconds is not None
         assert report.lag_seconds > 0
         patch.setattr(copies, "_read_progress", _unreachable)
@@ -233,13 +234,21 @@ def test_a_crash_or_a_store_that_is_down_repeats_the_work(
         drain()
     compact()
     copied()
-    assert versions(documents, "customer_profiles") == {"cus_ada": GENERATION + source_sequence()}
+    assert versions(documents, "customer_profiles") == {"cus_ada": GENERATION + last_change()}
 
 
 def source_sequence() -> int:
     last = RawZone(settings().raw_zone).pin().last_of("oltp")
     assert last is not None
     return last.sequence
+
+
+def last_change() -> int:
+    """The last batch that has customers or charges; others say only how far the log was read."""
+    batches = RawZone(settings().raw_zone).pin().batches("oltp")
+    return max(
+        batch.sequence for batch in batches if {part.entity for part in batch.entities} & {"customers", "charges"}
+    )
 
 
 class KilledError(Exception):
@@ -305,7 +314,7 @@ def test_what_is_gone_is_gone_until_it_is_made_again(oltp: psycopg.Connection, d
             marks = ", ".join(["%s"] * len(found[0]))
             oltp.execute(f"insert into {table} values ({marks})".encode(), found[0])
     copied()
-    assert versions(documents, "customer_profiles") == {"cus_ada": GENERATION + source_sequence()}
+    assert versions(documents, "customer_profiles") == {"cus_ada": GENERATION + last_change()}
 
 
 def test_tombstones_with_versions(documents: Store) -> None:
@@ -342,12 +351,12 @@ def test_another_raw_zone_is_another_generation(
     for amount in (1_000, 2_000):
         shop.pay(amount)
         copied()
-    assert versions(documents, "customer_profiles") == {"cus_ada": GENERATION + source_sequence()}
+    assert versions(documents, "customer_profiles") == {"cus_ada": GENERATION + last_change()}
     monkeypatch.setenv("PAYMENTS_RAW", str(settings().raw_zone) + " anew")
     settings.cache_clear()
     shop.pay(3_000)
     copied()
-    assert versions(documents, "customer_profiles") == {"cus_ada": 2 * GENERATION + source_sequence()}
+    assert versions(documents, "customer_profiles") == {"cus_ada": 2 * GENERATION + last_change()}
     assert_equal_to_the_source(oltp, documents)
 
 
@@ -383,7 +392,7 @@ def test_losers_are_kept_for_review(oltp: psycopg.Connection, documents: Store) 
         ("fraud_decisions", "ch_1", "score", "foreign", DISPUTES, "the decision service"),
     }
     ahead = found["customer_profiles", "cus_ada", "version", "ahead", operational, None]
-    assert (ahead.lost_version, ahead.kept_version) == (GENERATION + source_sequence(), 7 * GENERATION)
+    assert (ahead.lost_version, ahead.kept_version) == (GENERATION + last_change(), 7 * GENERATION)
     stale = found["fraud_decisions", "ch_1", "outcome", "stale", DISPUTES, DISPUTES]
     assert (stale.lost_version, stale.kept_version) == (
         milliseconds(NOW - timedelta(days=1)),

@@ -64,6 +64,7 @@ def test_a_broker_that_dies_is_refilled(oltp: psycopg.Connection) -> None:
             streamed += step.changes
             if streamed > 200 and not stop.is_set():
                 processes.kill(int(embedded_broker().pid_file.read_text()))
+                assert processes.wait_until(lambda: embedded_broker().running() is None, 10)
                 server.start()
                 stop.set()
         traffic.result()

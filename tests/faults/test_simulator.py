@@ -12,6 +12,7 @@ from tests.faults.oracle import State, is_told
 from tests.faults.simulator import Simulation, World, play, world
 
 SEEDS, SEEDS_AT_FULL_SIZE = 6, 200
+FIRST_SEED = 1_000
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,8 @@ def found_world(reachable_folder: Path) -> Iterator[World]:
 def test_nothing_is_lost_and_nothing_comes_twice(found_world: World, full_size: bool) -> None:
     """PAYMENTS_FAULT_SEED plays one seed alone."""
     given = os.environ.get("PAYMENTS_FAULT_SEED")
-    first = SystemRandom().randrange(10**6) if given is None else int(given)
+    # What a change breaks shows in the same seeds each time; the full size looks for what nobody has met yet.
+    first = int(given) if given is not None else SystemRandom().randrange(10**6) if full_size else FIRST_SEED
     count = 1 if given is not None else SEEDS_AT_FULL_SIZE if full_size else SEEDS
     print(f"{count} seeds from {first} on ({SEEDS_AT_FULL_SIZE} at full size)")
     began = time.monotonic()

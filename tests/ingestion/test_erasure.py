@@ -96,6 +96,19 @@ def profile(customer_id: str, version: int = 1) -> dict[str, Any]:
     }
 
 
+def features(entity: str) -> dict[str, Any]:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    return {
+        "_id": entity,
+        "version": 1,
+        "feature_values": {"payments": 77},
+        "last_paid_at": None,
+        "as_of": moment,
+        "refresh_at": None,
+        "schema_version": 1,
+    }
+
+
 def found_on_disk() -> list[str]:
     """Where below the raw zone any content of the person stands: every file there is, whoever names it."""
     found = []
@@ -129,6 +142,8 @@ def landed(oltp: psycopg.Connection, documents: Database[dict[str, Any]]) -> Ite
     describe(oltp)
     upsert("customer_profiles", profile(THEIRS))
     upsert("customer_profiles", profile(OTHERS))
+    upsert("online_features", features(f"customer:{MARKS[2]}"))
+    upsert("online_features", features("customer:nt_1"))
     drain()
     land_documents(["customer_profiles"])
     oltp.execute("update core.customers set city = 'Zzyzx 4242424242424242' where customer_id = %s", (THEIRS,))
@@ -153,7 +168,7 @@ def test_an_erased_person_is_in_no_file_and_no_store(
     assert [record.rule for record in list_quarantine(entity="customers")] == ["card_number"]
     before = {entity: rows("oltp", entity, order="_position") for entity in ("customers", "charges")}
     done = erase_customer(THEIRS)
-    assert (done.customers, done.quarantined, done.documents, done.keys) == (((MERCHANT, THEIRS),), 1, 1, 1)
+    assert (done.customers, done.quarantined, done.documents, done.keys) == (((MERCHANT, THEIRS),), 1, 2, 1)
     assert done.rows == 5, "versions of the customer, the card and the profile"
     assert found_on_disk() == []
 
@@ -185,6 +200,7 @@ def test_an_erased_person_is_in_no_file_and_no_store(
 
     assert landed.execute("select count(*) from vault.subjects where wrapped_key is null").fetchone() == (1,)
     assert documents["customer_profiles"].distinct("_id") == [OTHERS]
+    assert documents["online_features"].distinct("_id") == ["customer:nt_1"]
     again = erase_customer(THEIRS)
     assert (again.documents, again.keys, again.quarantined, found_on_disk()) == (0, 0, 0, [])
 
@@ -215,6 +231,7 @@ def test_nothing_that_is_read_again_brings_them_back(
     assert states("customers") == {f'["{MERCHANT}","{THEIRS}"]': "d", f'["{MERCHANT}","{OTHERS}"]': "u"}
     assert [row["customer_id"] for row in latest("documents", "customer_profiles")] == [OTHERS]
     assert reapply().documents == 1
+    assert upsert("customer_profiles", profile(THEIRS, version=9)) == Outcome.REMOVED, "a copy that comes later"
     assert documents["customer_profiles"].distinct("_id") == [OTHERS]
 
 

@@ -79,7 +79,10 @@ class EmbeddedBroker:
                     f"The embedded broker runs on port {running.port}, not {port}: "
                     f"run payments down first, or set PAYMENTS_KAFKA_PORT={running.port}."
                 )
-            return
+            # One that was just killed may look alive for a moment.
+            processes.wait_until(lambda: self.running() is None or processes.accepts_connections(port), _START_SECONDS)
+            if self.running() is not None:
+                return
         patience = _REMAINS_SECONDS if self.pid_file.exists() else 0
         processes.require_free_port(port, "the broker", "PAYMENTS_KAFKA_PORT", patience)
         pid = processes.launch(
