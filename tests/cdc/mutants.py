@@ -128,6 +128,13 @@ MUTANTS = (
         _stream("truncation_deletes_every_row_once"),
     ),
     Mutant(
+        "the tables of one truncation share a position",
+        _SLOT,
+        "position = Position(self.epoch, self._begin.commit_lsn, lsn, n)",
+        "position = Position(self.epoch, self._begin.commit_lsn, lsn, 0)",
+        _stream("changes_that_share_a_place_of_the_log_have_positions_of_their_own"),
+    ),
+    Mutant(
         "a changed key leaves the old row",
         "ingestion/cdc/changes.py",
         "    if not is_moved.any():\n",
@@ -139,7 +146,7 @@ MUTANTS = (
         "ingestion/cdc/changes.py",
         "_unchanged(entity, view, new, index), 2 * turns + is_moved)",
         "_unchanged(entity, view, new, index), 0 * turns + is_moved)",
-        ("tests/cdc/test_rows.py",),
+        _stream("changes_that_share_a_place_of_the_log_have_positions_of_their_own"),
     ),
     Mutant(
         "rows from before a change of columns are read by the new ones",
@@ -176,8 +183,8 @@ MUTANTS = (
     Mutant(
         "a change that the broker repeats is taken twice",
         "ingestion/cdc/assembly.py",
-        'if position <= pending.last.get(partition, ""):',
-        'if position < "":',
+        'if position <= pending.last.get(partition, b""):',
+        'if position < b"":',
         ("tests/cdc/test_assembly.py",),
     ),
     Mutant(
@@ -191,9 +198,9 @@ MUTANTS = (
         "progress of the copies before they are written",
         "ingestion/cdc/copies.py",
         "    with _asking() as connection:\n        copies.follow(connection, touched)\n",
-        "    _write_progress(store, _Progress(progress.generation, last.sequence, last.landed_at))\n"
+        "    _write_progress(store, _reached(pin, last, progress))\n"
         "    with _asking() as connection:\n        copies.follow(connection, touched)\n",
-        ("tests/cdc/test_copies.py::test_a_crash_before_the_progress_is_written_repeats_the_work",),
+        ("tests/cdc/test_copies.py::test_a_crash_or_a_store_that_is_down_repeats_the_work",),
     ),
     Mutant(
         "a stream lands what another has landed meanwhile",

@@ -25,6 +25,9 @@ def test_a_bug_without_a_place_is_told() -> None:
             planted(text, mutant)
 
 
-def test_the_place_of_every_bug_is_there() -> None:
+def test_the_place_and_the_tests_of_every_bug_are_there() -> None:
     for mutant in MUTANTS:
         planted((PROJECT_ROOT / mutant.file).read_text(encoding="utf-8"), mutant)
+        for test in mutant.tests:
+            path, _, name = test.partition("::")
+            assert f"def {name}" in (PROJECT_ROOT / path).read_text(encoding="utf-8"), test

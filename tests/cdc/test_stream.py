@@ -11,8 +11,8 @@ import pytest
 from ingestion.cdc.batches import ChangeTables
 from ingestion.cdc.generation import NAME, resnapshot
 from ingestion.cdc.slot import SlotReader
-from ingestion.cdc.stream import drain, follow
-from ingestion.oltp import land_oltp
+from ingestion.cdc.stream import _reading, drain, follow
+from ingestion.oltp import land_oltp, snapshot_point
 from ingestion.raw_zone import BatchFiles, Commit
 from payments.errors import UsageError
 from payments.queries.catalogue import query_named
@@ -20,7 +20,7 @@ from payments.settings import settings
 from payments.simulation.traffic import run_traffic
 from payments.systems.oltp.connection import connect, dsn
 from tests.ingestion.raw import latest, pin, refused, rows
-from tests.systems.shop import MERCHANT, Shop
+from tests.systems.shop import MERCHANT, NOON, Shop
 
 pytestmark = pytest.mark.usefixtures("platform_home")
 
@@ -179,6 +179,24 @@ def test_truncation_deletes_every_row_once(oltp: psycopg.Connection) -> None:
         ("select pg_drop_replication_slot(%s)", "is gone"),
     ],
 )
+def test_changes_that_share_a_place_of_the_log_have_positions_of_their_own(oltp: psycopg.Connection) -> None:
+    drain()
+    with oltp.transaction():
+        columns = "merchant_id, product_id, product_name, created_at, updated_at"
+        oltp.execute("set local session_replication_role = replica")
+        with oltp.cursor().copy(f"copy core.products ({columns}) from stdin".encode()) as copy:
+            for number in range(5):
+                copy.write_row((MERCHANT, f"prod_{number}", "Box", NOON, NOON))
+        oltp.execute("truncate core.coupons, core.discounts")
+    target = snapshot_point(oltp).lsn
+    with _reading() as reader:
+        batch = reader.collect(60, 1_000, target)
+    assert batch is not None
+    positions = [text for table in batch.changes.values() for text in table["_position"].to_pylist()]
+    assert len(set(positions)) == len(positions) == 7
+    assert len({text[:42] for text in positions}) == 2, "one place for the rows of a COPY, one for a TRUNCATE"
+
+
 def test_a_slot_that_is_not_where_it_was_left_is_refused(
     oltp: psycopg.Connection, statement: LiteralString, reason: str
 ) -> None:

@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -791,6 +792,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no server behind
     failed = 0
     with tempfile.TemporaryDirectory() as folder, world(Path(folder)) as found:
         for seed in range(given.seed, given.seed + given.seeds):
