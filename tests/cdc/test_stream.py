@@ -172,13 +172,6 @@ def test_truncation_deletes_every_row_once(oltp: psycopg.Connection) -> None:
     assert latest("oltp", "coupons") == []
 
 
-@pytest.mark.parametrize(
-    ("statement", "reason"),
-    [
-        ("select pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", "was moved by somebody else"),
-        ("select pg_drop_replication_slot(%s)", "is gone"),
-    ],
-)
 def test_changes_that_share_a_place_of_the_log_have_positions_of_their_own(oltp: psycopg.Connection) -> None:
     drain()
     with oltp.transaction():
@@ -197,6 +190,13 @@ def test_changes_that_share_a_place_of_the_log_have_positions_of_their_own(oltp:
     assert len({text[:42] for text in positions}) == 2, "one place for the rows of a COPY, one for a TRUNCATE"
 
 
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("select pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", "was moved by somebody else"),
+        ("select pg_drop_replication_slot(%s)", "is gone"),
+    ],
+)
 def test_a_slot_that_is_not_where_it_was_left_is_refused(
     oltp: psycopg.Connection, statement: LiteralString, reason: str
 ) -> None:
