@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -260,12 +260,12 @@ class Simulation:
         """The raw zone of this seed."""
         return self.folder / "raw"
 
-    def play(self) -> None:
-        """Fail and recover some times, land everything, and compare."""
+    def play(self, chosen: Sequence[Callable[["Simulation"], None]] = ()) -> None:
+        """Fail and recover some times, as is drawn or chosen; land everything, and compare."""
         self._begin()
-        for _ in range(self.draw.randint(3, 5)):
-            faults = FAULTS if self.broker is None else FAULTS | BROKER_FAULTS
-            fault = self.draw.choices(list(faults), list(faults.values()))[0]
+        faults = FAULTS if self.broker is None else FAULTS | BROKER_FAULTS
+        drawn = self.draw.choices(list(faults), list(faults.values()), k=self.draw.randint(3, 5))
+        for fault in chosen or drawn:
             fault(self)
         self.workload.end_long_transaction()
         self.drain()
@@ -751,8 +751,12 @@ def _is_asleep(pid: int) -> bool:
     return state == "T"
 
 
-def play(world: World, seed: int) -> list[str]:
-    """Play one seed and return what failed in it. Raises ViolationError, with all that is needed to understand."""
+def play(world: World, seed: int, chosen: Sequence[Callable[[Simulation], None]] = ()) -> list[str]:
+    """Play one seed and return what failed in it: what is drawn, or chosen.
+
+    Raises:
+        ViolationError: with all that is needed to understand.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f"seed-{seed}-", dir=world.folder))
     draw = Random(seed)  # noqa: S311 (a repeatable draw)
     broker = SeedBroker(folder, processes.free_port()) if draw.random() < 0.4 else None
@@ -764,7 +768,7 @@ def play(world: World, seed: int) -> list[str]:
             if broker is not None:
                 simulation.done.append("with a broker")
                 broker.start()
-            simulation.play()
+            simulation.play(chosen)
         except Exception as error:
             told = "; ".join(simulation.done)
             raise ViolationError(f"seed {seed} ({told}): {error}") from error

@@ -9,7 +9,7 @@ from random import SystemRandom
 import pytest
 
 from tests.faults.oracle import State, is_told
-from tests.faults.simulator import World, play, world
+from tests.faults.simulator import Simulation, World, play, world
 
 SEEDS, SEEDS_AT_FULL_SIZE = 6, 200
 FIRST_SEED = 1_000
@@ -32,6 +32,10 @@ def test_nothing_is_lost_and_nothing_comes_twice(found_world: World, full_size: 
     for seed in range(first, first + count):
         print(f"seed {seed}: {'; '.join(play(found_world, seed))}")
     print(f"{count} seeds in {time.monotonic() - began:.0f} s")
+
+
+def test_a_stream_that_was_left_behind_lands_nothing(found_world: World) -> None:
+    assert play(found_world, 7, (Simulation.left_behind,))[-1] == "a stream stood still and woke up"
 
 
 A, B, C = ("a",), ("b",), ("c",)
