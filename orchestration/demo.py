@@ -193,12 +193,15 @@ def show_stream(seconds: float, seed: int) -> None:
     print(f"Streaming live payments for {seconds:.0f} seconds", flush=True)
     view, slowest = View(), 0.0
     with ThreadPoolExecutor(1) as pool:
-        traffic = pool.submit(run_traffic, tps=20, seconds=seconds, clients=4, seed=seed)
-        stop = Event()
+        stop, traffic = Event(), None
         for seen in supervise(stop.is_set):
+            # The stream is under way: now there is somebody to see the payments.
+            traffic = traffic or pool.submit(run_traffic, tps=20, seconds=seconds, clients=4, seed=seed)
             view, slowest = seen, max(slowest, seen.lag_seconds)
             if traffic.done() and _has_all(view):
                 stop.set()
+        if traffic is None:
+            raise AssertionError("the stream ended before it began")
         requests = len(traffic.result().acknowledged)
 
     console = _console()
