@@ -73,13 +73,16 @@ class PlatformTranslator(DagsterDbtTranslator):
         return dg.AssetKey([dbt_resource_props["name"]])
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
-        """Add the gate to what a model depends on when it reads a staging model."""
+        """Add the gate to what a model depends on when it reads a staging model, or what landed itself."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         props = self.get_resource_props(manifest, unique_id)
-        reads_staging = any(
-            manifest["nodes"][parent]["fqn"][1] == "staging"
+        reads_landed = any(
+            parent.startswith("source.") or (parent.startswith("model.") and _layer(manifest, parent) == "staging")
             for parent in props.get("depends_on", {}).get("nodes", [])
-            if parent.startswith("model.")
         )
-        is_gated = reads_staging and props["resource_type"] in {"model", "snapshot"} and props["fqn"][1] != "staging"
+        is_gated = reads_landed and props["resource_type"] in {"model", "snapshot"} and props["fqn"][1] != "staging"
         return spec.merge_attributes(deps=[dg.AssetDep(GATE)]) if is_gated else spec
+
+
+def _layer(manifest: Mapping[str, Any], model: str) -> str:
+    return str(manifest["nodes"][model]["fqn"][1])

@@ -23,6 +23,11 @@ from payments.settings import PROJECT_ROOT, settings
 if TYPE_CHECKING:
     from ingestion.cdc.supervisor import View
 
+SHOWN = [
+    *("oltp.charges", "oltp.refunds", "oltp.ledger_entries"),
+    *("changes.charges", "changes.refunds", "changes.ledger_entries"),
+]
+"""What the demo shows of the reconciliation besides the copies and the money."""
 LAYERS = {
     "raw zone": "raw_",
     "staging": "dev_staging",
@@ -188,12 +193,15 @@ def show_stream(seconds: float, seed: int) -> None:
     print(f"Streaming live payments for {seconds:.0f} seconds", flush=True)
     view, slowest = View(), 0.0
     with ThreadPoolExecutor(1) as pool:
-        traffic = pool.submit(run_traffic, tps=20, seconds=seconds, clients=4, seed=seed)
-        stop = Event()
+        stop, traffic = Event(), None
         for seen in supervise(stop.is_set):
+            # The stream is under way: now there is somebody to see the payments.
+            traffic = traffic or pool.submit(run_traffic, tps=20, seconds=seconds, clients=4, seed=seed)
             view, slowest = seen, max(slowest, seen.lag_seconds)
             if traffic.done() and _has_all(view):
                 stop.set()
+        if traffic is None:
+            raise AssertionError("the stream ended before it began")
         requests = len(traffic.result().acknowledged)
 
     console = _console()
@@ -205,10 +213,13 @@ def show_stream(seconds: float, seed: int) -> None:
     live.add_row("longest time from commit to raw zone, seconds", f"{slowest:.2f}")
     console.print(live)
     result = reconcile()
-    matrix = _table("The same in every store, at one place of the log", *result.header())
-    for row in (*result.matrix(), *result.captured()):
+    matrix = _table("The same in every store, at one place of the log: rows, then money captured", *result.header())
+    matrix.columns[0].no_wrap = True
+    rows = [row for row in result.matrix() if str(row[0]).startswith("copies.") or row[0] in SHOWN]
+    for row in (*rows, *result.captured()):
         matrix.add_row(*("" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
     console.print(matrix)
+    console.print(f"{len(result.comparisons)} comparisons, {len(result.differences)} differences: payments reconcile")
     if result.differences:
         raise UsageError(f"the stores differ: {result.differences[0]}")
 

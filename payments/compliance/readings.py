@@ -160,8 +160,8 @@ def changes_landed(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, sta
         changes as (
             select _op, _position, left(_position, {len(start.prefix)}) as place
             from {parquet(files)}
-            -- What a snapshot landed stands at no change of the log.
-            where _position >= '{start}' and _position < '{end}' and substr(_position, 27, 16) <> repeat('0', 16)
+            -- What a snapshot landed is of no transaction.
+            where _position >= '{start}' and _position < '{end}' and _transaction_id is not null
         ),
         counted as (
             select _position from changes where _op <> 'd'

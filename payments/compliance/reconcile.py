@@ -91,7 +91,11 @@ class Reconciliation:
                 values = [
                     totals.get((currency, column), 0 if column in stores else None) for column in self.header()[1:-1]
                 ]
-                is_equal = len({value for value in values if value is not None}) == 1
+                # Stores are compared at a point each: at the barrier, or as of what the warehouse was built from.
+                is_equal = all(
+                    len({content.money.get((CAPTURED, currency), 0) for content in one.contents.values()}) <= 1
+                    for one in found
+                )
                 yield (f"{entity} {currency}", *values, "yes" if is_equal else "NO")
 
     def as_json(self) -> str:
