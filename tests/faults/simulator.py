@@ -18,6 +18,7 @@ from datetime import datetime
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,12 +28,16 @@ from psycopg.conninfo import make_conninfo
 from ingestion.cdc.copies import CopyReport
 from payments.settings import settings
 from payments.systems import processes
+from payments.systems.documents import server as documents_server
+from payments.systems.documents.client import database, uri
+from payments.systems.documents.collections import apply_collections
 from payments.systems.oltp import backup, server
 from payments.systems.oltp.connection import connect, dsn
 from payments.systems.oltp.migrations import migrate
 from payments.systems.oltp.postgres import cluster
 from payments.systems.stream import server as broker_server
 from payments.systems.stream.noida import embedded_broker
+from tests.cdc.test_copies import assert_equal_to_the_source
 from tests.faults.oracle import Expected, reached, violations
 from tests.faults.proxy import Proxy
 from tests.faults.stream_process import Failure, Run, start
@@ -42,7 +47,7 @@ from tests.systems.stores import own_store
 
 SLOT = "payments"
 TEMPLATE = "payments"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 240.0
 _STREAM = "ingestion.cdc.stream"
 _READER = "ingestion.cdc.slot.SlotReader"
 _FILES = "ingestion.raw_zone"
@@ -52,10 +57,13 @@ PACE = {
     f"{_STREAM}.CHANGES_A_BATCH": 60,
     "ingestion.cdc.supervisor._AGAIN_SECONDS": 0.1,
     "ingestion.compaction.COMMITS": 25,
-    "ingestion.cdc.supervisor.advance_copies": CopyReport,
-    "ingestion.cdc.copies.advance_copies": CopyReport,
     "ingestion.cdc.slot.PIECE_MESSAGES": 25,
     "ingestion.cdc.snapshot.RANGE_BYTES": 300_000,
+}
+# A seed without a document store.
+WITHOUT_COPIES = {
+    "ingestion.cdc.supervisor.advance_copies": CopyReport,
+    "ingestion.cdc.copies.advance_copies": CopyReport,
 }
 # Where a stream is killed: function, and up to which of its calls.
 POINTS = {
@@ -78,6 +86,11 @@ BROKER_POINTS = {
     "ingestion.cdc.broker.Broker.publish": 3,
     "ingestion.cdc.broker.Broker._note_landed": 3,
     "ingestion.cdc.envelope.new_batch_name": 3,
+}
+COPY_POINTS = {
+    "ingestion.cdc.copies._write_progress": 3,
+    "ingestion.cdc.copies._Copies._upsert": 6,
+    "ingestion.cdc.copies.delete_copies": 1,
 }
 COMPACTION_POINTS = {
     "ingestion.compaction.remove_replaced": 1,
@@ -107,6 +120,15 @@ class World:
 
     folder: Path
     proxy: Proxy
+
+    def documents(self) -> str:
+        """Empty the document store, started when first asked for, and give its URI."""
+        documents_server.start()
+        store = database()
+        for name in store.list_collection_names():
+            store[name].delete_many({})
+        apply_collections()
+        return uri()
 
     def is_free(self) -> bool:
         """Say whether nobody reads the slot."""
@@ -146,14 +168,17 @@ class World:
 @contextmanager
 def world(folder: Path) -> Iterator[World]:
     """Start a server with a template database; stop and delete it at the end."""
-    with own_store(folder) as home:
+    with own_store(folder, PAYMENTS_DOCUMENTS_PORT=str(processes.free_port())) as home:
         server.start()
         migrate()
         with connect(autocommit=True) as connection:
             Shop(connection).open()
             record_history(connection)
-        with Proxy(settings().oltp_port) as proxy:
-            yield World(home, proxy)
+        try:
+            with Proxy(settings().oltp_port) as proxy:
+                yield World(home, proxy)
+        finally:
+            documents_server.destroy()
 
 
 @dataclass(frozen=True)
@@ -245,6 +270,8 @@ class Simulation:
     folder: Path
     workload: Workload
     broker: SeedBroker | None = None
+    documents: str | None = None
+    """The URI of the document store, when copies are kept there."""
     done: list[str] = field(default_factory=list)
     """What failed so far, in words."""
     processes: list[ForkServerProcess] = field(default_factory=list)
@@ -260,6 +287,16 @@ class Simulation:
     def raw(self) -> Path:
         """The raw zone of this seed."""
         return self.folder / "raw"
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What is other in the program than it is for customers."""
+        return PACE if self.documents else PACE | WITHOUT_COPIES
+
+    @property
+    def points(self) -> dict[str, int]:
+        """Where a stream may be killed."""
+        return POINTS | (BROKER_POINTS if self.broker else {}) | (COPY_POINTS if self.documents else {})
 
     def play(self, chosen: Sequence[Callable[["Simulation"], None]] = ()) -> None:
         """Fail and recover some times, as is drawn or chosen; land everything, and compare."""
@@ -293,10 +330,11 @@ class Simulation:
             "PAYMENTS_HOME": str(self.folder),
             "PAYMENTS_OLTP_DSN": make_conninfo(self.dsn, port=self.world.proxy.port),
             "PAYMENTS_RAW": "",
+            "PAYMENTS_DOCUMENTS_URI": self.documents or "",
             "PAYMENTS_KAFKA_BOOTSTRAP": "",
             "PAYMENTS_KAFKA_PORT": "1" if self.broker is None else str(self.broker.port),
         }
-        process = start(Run((command, *arguments), environment, log, failures, PACE, file_bytes))
+        process = start(Run((command, *arguments), environment, log, failures, self.constants, file_bytes))
         self.processes.append(process)
         return Stream(process, log, bool(failures) or file_bytes is not None)
 
@@ -371,8 +409,14 @@ class Simulation:
     def _require_agreement(self) -> None:
         with psycopg.connect(self.dsn) as connection:
             found = violations(connection, self.raw, self.expected(), self.may_be_quarantined)
-        if found:
-            raise ViolationError("\n".join(found[:12]))
+            if found:
+                raise ViolationError("\n".join(found[:12]))
+            if self.documents:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setenv("PAYMENTS_RAW", str(self.raw))
+                    settings.cache_clear()
+                    assert_equal_to_the_source(connection, database())
+                settings.cache_clear()
 
     def _begin(self) -> None:
         """Make the first snapshot, while others write; sometimes it takes more than one attempt."""
@@ -401,7 +445,7 @@ class Simulation:
     # What can fail. Each leaves no stream behind.
 
     def killed_at_a_point(self) -> None:
-        with self.streaming(self._drawn_failure(POINTS if self.broker is None else POINTS | BROKER_POINTS)) as stream:
+        with self.streaming(self._drawn_failure(self.points)) as stream:
             self._work_while_it_lives(stream)
 
     def killed(self) -> None:
@@ -761,14 +805,17 @@ def play(world: World, seed: int, chosen: Sequence[Callable[[Simulation], None]]
     folder = Path(tempfile.mkdtemp(prefix=f"seed-{seed}-", dir=world.folder))
     draw = Random(seed)  # noqa: S311 (a repeatable draw)
     broker = SeedBroker(folder, processes.free_port()) if draw.random() < 0.4 else None
+    documents = world.documents() if draw.random() < 0.2 else None
     with world.database(f"seed_{seed}") as own_dsn:
         world.drop_slot()
         workload = Workload(own_dsn, draw)
-        simulation = Simulation(world, draw, own_dsn, folder, workload, broker)
+        simulation = Simulation(world, draw, own_dsn, folder, workload, broker, documents)
         try:
             if broker is not None:
                 simulation.done.append("with a broker")
                 broker.start()
+            if documents is not None:
+                simulation.done.append("with copies")
             simulation.play(chosen)
         except Exception as error:
             told = "; ".join(simulation.done)
