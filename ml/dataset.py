@@ -34,6 +34,7 @@ NUMERIC_TYPES = frozenset({"BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEINT"
 
 DAY_US = 86_400_000_000
 NEVER = np.iinfo(np.int64).max
+SILENT_DAYS = 30
 LEAST_TEST_DAYS = 7
 LEAST_HISTORY_DAYS = 21
 KNOWN_DAYS = 7
@@ -237,15 +238,34 @@ class FeatureStore:
         """Return what the table covers; raises ``UsageError`` when it is empty or holds no known fraud.
 
         The label delay is the 95th percentile of the time between a payment and the moment its fraud became known,
-        rounded up to whole days, of the source whose labels are slowest.
+        rounded up to whole days, of the source whose labels are slowest. Where payments fell silent for more than
+        ``SILENT_DAYS`` (live ones long after a history), the span is the stretch with the most of them: a period
+        without payments can judge nothing.
         """
         found = self._connection.execute(
             f"""
-            with delays as (
+            with days as (
+                select distinct epoch_us(paid_at) // {DAY_US} as day from {self._relation}
+            ),
+            begun as (
+                select day, day - lag(day, 1, day) over (order by day) > {SILENT_DAYS} as is_begun from days
+            ),
+            stretches as (
+                select day, count(*) filter (is_begun) over (order by day) as stretch from begun
+            ),
+            paid as (
+                select payments.*, stretches.stretch
+                from {self._relation} as payments
+                inner join stretches on epoch_us(payments.paid_at) // {DAY_US} = stretches.day
+            ),
+            observed as (
+                select * from paid where stretch = (select mode(stretch) from paid)
+            ),
+            delays as (
                 select
                     source,
                     quantile_disc(epoch_us(fraud_known_at) - epoch_us(paid_at), 0.95) as delay_us
-                from {self._relation}
+                from observed
                 where is_fraud and fraud_known_at is not null
                 group by source
             )
@@ -255,7 +275,7 @@ class FeatureStore:
                 epoch_us(max(paid_at)),
                 epoch_us(greatest(max(paid_at), max(fraud_known_at))),
                 (select max(delay_us) from delays)
-            from {self._relation}
+            from observed
             """
         ).fetchone()
         if found is None or not found[0]:

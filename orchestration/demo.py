@@ -145,7 +145,8 @@ def main() -> None:
         sys.exit(2)
     print_closing_tables(steps, time.monotonic() - began)
     try:
-        show_stream(arguments.stream_seconds, arguments.seed)
+        if arguments.stream_seconds > 0:
+            show_stream(arguments.stream_seconds, arguments.seed)
     except UsageError as error:
         print(f"demo: {error}", file=sys.stderr)
         sys.exit(2)

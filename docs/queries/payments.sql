@@ -96,3 +96,34 @@ select
     customer_id
 from identity.customers
 where subject_id = :'subject_id';
+
+-- refunds-of-a-merchant: The refunds of a merchant, newest first.
+-- index: core.refunds_recent
+select * from core.refunds
+where merchant_id = :'merchant_id'
+order by created_at desc
+limit 100;
+
+-- disputes-of-a-merchant: The disputes of a merchant, newest first.
+-- index: core.disputes_recent
+select * from core.disputes
+where merchant_id = :'merchant_id'
+order by created_at desc
+limit 100;
+
+-- warnings-of-a-merchant: The early fraud warnings of a merchant, newest first.
+-- index: core.early_fraud_warnings_recent
+select * from core.early_fraud_warnings
+where merchant_id = :'merchant_id'
+order by created_at desc
+limit 100;
+
+-- customers-of-a-network-token: What a person is at all merchants, by the token that is the same everywhere.
+-- index: core.customers_by_network_token
+select * from core.customers
+where network_token = :'network_token';
+
+-- payment-methods-of-a-card: Where a card is kept, at all merchants.
+-- index: core.payment_methods_by_fingerprint
+select * from core.payment_methods
+where fingerprint = :'fingerprint';

@@ -39,6 +39,8 @@ def prepare(*, with_events: bool) -> Iterator[LandingReport]:
             raise UsageError(
                 f"The operational store lacks what is to be streamed ({message}): run payments up."
             ) from error
+        except psycopg.OperationalError:
+            raise  # the server went away
         except psycopg.Error as error:
             raise UsageError(f"The operational store gives no log to read: {error.diag.message_primary}.") from error
     pin = RawZone(settings().raw_zone).pin()

@@ -60,7 +60,8 @@ def drain() -> list[LandingReport]:
     The first call makes publication and slot and lands a snapshot. Raises ``UsageError`` when the store cannot be
     reached, or the slot is lost, was moved, or is read by somebody else.
     """
-    reports = list(prepare(with_events=broker_server.is_wanted()))
+    with _losing_the_store():
+        reports = list(prepare(with_events=broker_server.is_wanted()))
     with connect(autocommit=True) as connection:
         target = snapshot_point(connection).lsn
     with closing(_steps(target)) as steps:
@@ -72,9 +73,10 @@ def follow(is_stopped: Callable[[], bool]) -> Iterator[Step]:
 
     Raises ``UsageError`` as :func:`drain` does; an ``UnreachableError`` is worth another try.
     """
-    for _ in prepare(with_events=broker_server.is_wanted()):
-        if is_stopped():
-            return  # what is missing of the snapshot is read the next time
+    with _losing_the_store():
+        for _ in prepare(with_events=broker_server.is_wanted()):
+            if is_stopped():
+                return  # what is missing of the snapshot is read the next time
     with closing(_steps(None)) as steps:
         while not is_stopped():
             yield next(steps)

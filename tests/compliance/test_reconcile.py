@@ -272,8 +272,8 @@ def test_red_until_a_stream_brings_it_and_green_under_traffic(platform: Path, mo
                 assert stream.result() is not None
             assert ours.differences == theirs.differences == ()
             rows = {row[0]: dict(zip(ours.header(), row, strict=True)) for row in ours.matrix()}
-            built = rows["oltp.charges"]["raw zone as built"]
-            assert built == rows["oltp.charges"]["staging"] == 300
+            # As built, whether or not a payment came in time to be told apart.
+            assert rows["oltp.charges"]["staging"] == 300
             assert any("landed since" in note for note in ours.notes)
             after = {row[0]: dict(zip(theirs.header(), row, strict=True)) for row in theirs.matrix()}
             assert after["oltp.charges"]["PostgreSQL"] == after["oltp.charges"]["raw zone"] != 300

@@ -33,9 +33,10 @@ class Machine:
             check=False,
         )
 
-    def demo(self, full_size: bool) -> Run:
-        """Run the main job and print its tables."""
+    def demo(self, full_size: bool, stream_seconds: int) -> Run:
+        """Run the main job and print its tables, then stream live payments for some seconds."""
         size = ["--transactions", "30000" if full_size else "5000", "--days", "180", "--seed", "11"]
+        size += ["--stream-seconds", str(stream_seconds)]
         return self.run("-m", "orchestration.demo", *size)
 
 
@@ -64,4 +65,4 @@ def machine(reachable_folder: Path) -> Iterator[Machine]:
 @pytest.fixture(scope="session")
 def first_run(machine: Machine, full_size: bool) -> Run:
     """The main job, run once."""
-    return machine.demo(full_size)
+    return machine.demo(full_size, stream_seconds=0)

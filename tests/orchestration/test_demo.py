@@ -8,7 +8,7 @@ from tests.orchestration.conftest import Machine, Run
 
 @pytest.fixture(scope="module")
 def runs(machine: Machine, first_run: Run, full_size: bool) -> list[Run]:
-    return [first_run, machine.demo(full_size)]
+    return [first_run, machine.demo(full_size, stream_seconds=3)]
 
 
 def test_demo_ends_with_the_tables(runs: list[Run]) -> None:
@@ -16,6 +16,9 @@ def test_demo_ends_with_the_tables(runs: list[Run]) -> None:
         assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
         for line in ("Rows in each layer", "Captured by currency", "average precision", "open: every rule holds"):
             assert line in run.stdout
+    assert "Live traffic" not in runs[0].stdout
+    for line in ("Live traffic, streamed over the broker", "changes landed", " 0 differences"):
+        assert line in runs[1].stdout
 
 
 def test_second_run_adds_nothing(runs: list[Run]) -> None:

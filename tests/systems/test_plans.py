@@ -76,7 +76,7 @@ def _again(table: str, column: str, kind: str, in_key: bool) -> str:
         return f"'acct_plan' || (n + {len(column) - len('merchant_id')}) % {MERCHANTS}"
     if kind in by_kind:
         return by_kind[kind]
-    if column.endswith(("_id", "_key")):
+    if column.endswith(("_id", "_key", "_token")) or column == "fingerprint":
         is_unique = in_key or not _UNIQUE.isdisjoint({column, f"{table}.{column}"})
         return f"s.{column} || 'x' || {'n' if is_unique else 'n % 800'}"
     return "n" if column == "account_entry_no" else f"s.{column}"
