@@ -62,7 +62,7 @@ MUTANTS = (
         _SLOT,
         "            self.wal_end = max(self.wal_end, wal_end)\n            if must_answer:",
         "            self.wal_end = self._acknowledged = max(self.wal_end, wal_end)\n            if must_answer:",
-        _stream("a_batch_that_was_not_published_is_read_again"),
+        _stream("what_a_keepalive_says_is_not_acknowledged_while_a_batch_is_under_way"),
     ),
     Mutant(
         "the LSN of the last change as the cursor",
@@ -104,7 +104,7 @@ MUTANTS = (
         "ingestion/cdc/snapshot.py",
         "            missing.append(Range(name, above=landed.up_to))",
         "            continue",
-        _stream("a_snapshot_goes_on_where_it_was_interrupted", "a_large_table_lands_in_ranges"),
+        _stream("a_large_table_goes_on_behind_the_range_at_which_it_was_interrupted"),
     ),
     Mutant(
         "the epoch never grows",
@@ -153,7 +153,7 @@ MUTANTS = (
         _SLOT,
         "                    self._decode()  # what came before has the old columns\n",
         "                    pass\n",
-        _stream("columns_come_and_go_and_change_their_names"),
+        _stream("a_table_that_changes_within_a_batch_is_read_as_it_was"),
     ),
     Mutant(
         "the commit record before the data",

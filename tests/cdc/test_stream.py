@@ -94,6 +94,22 @@ def test_a_batch_that_was_not_published_is_read_again(
     assert [row["status"] for row in latest("oltp", "charges")] == ["succeeded"]
 
 
+def test_what_a_keepalive_says_is_not_acknowledged_while_a_batch_is_under_way(oltp: psycopg.Connection) -> None:
+    shop = Shop(oltp).open()
+    drain()
+    shop.pay(1_000)
+    with _reading() as reader:
+        batch = reader.collect(60, 10_000, snapshot_point(oltp).lsn)
+        oltp.execute("select pg_logical_emit_message(false, 'others', 'write')")
+        # The server says that it has read on: of what is in our hands it knows nothing.
+        assert reader.collect(60, 10_000, snapshot_point(oltp).lsn) is None
+    assert batch is not None
+    query = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s"
+    (confirmed,) = oltp.execute(query, (NAME,)).fetchone() or (0,)
+    assert confirmed <= batch.start_lsn
+    assert sum(counts.read for report in drain() for counts in report.entities) == batch.rows
+
+
 def test_a_transaction_that_began_first_and_committed_last_comes_last(oltp: psycopg.Connection) -> None:
     shop = Shop(oltp).open()
     drain()
@@ -296,6 +312,22 @@ def test_columns_come_and_go_and_change_their_names(oltp: psycopg.Connection) ->
         oltp.execute(f"alter table core.coupons add {months}".encode())
 
 
+def test_a_table_that_changes_within_a_batch_is_read_as_it_was(oltp: psycopg.Connection) -> None:
+    shop = Shop(oltp).open()
+    drain()
+    try:
+        shop.coupon(1_000, coupon_id="co_one")
+        oltp.execute("alter table core.coupons add column campaign text default 'spring'")
+        shop.coupon(2_000, coupon_id="co_two")
+        oltp.execute("alter table core.coupons drop column campaign")
+        shop.coupon(3_000, coupon_id="co_three")
+        assert len(drain()) == 1
+    finally:
+        oltp.execute("alter table core.coupons drop column if exists campaign")
+    landed = [(row["coupon_id"], row["percent_off_basis_points"]) for row in rows("oltp", "coupons")]
+    assert landed == [("co_one", 1_000), ("co_two", 2_000), ("co_three", 3_000)]
+
+
 def test_a_table_that_does_not_fit_any_more_stops_alone(oltp: psycopg.Connection) -> None:
     shop = Shop(oltp).open()
     shop.coupon(1_000, coupon_id="co_one")
@@ -371,6 +403,33 @@ def test_a_large_table_lands_in_ranges(oltp: psycopg.Connection, monkeypatch: py
     gone = [(row["_op"], row["merchant_id"]) for row in rows("oltp", "customers") if row["_op"] != "r"]
     assert gone == [("d", "acct_17")]
     assert len(rows("oltp", "customers")) == 31
+
+
+def test_a_large_table_goes_on_behind_the_range_at_which_it_was_interrupted(
+    oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10, 40):
+        Shop(oltp, merchant_id=f"acct_{number}").open()
+    monkeypatch.setattr("ingestion.cdc.snapshot.RANGE_BYTES", 20_000)
+    with monkeypatch.context() as patch:
+        publish = BatchFiles.publish
+
+        def die_behind_a_range(files: BatchFiles, commit: Commit) -> None:
+            publish(files, commit)
+            if '"customers"' in commit.parameters.get("ranges", ""):
+                raise KilledError
+
+        patch.setattr(BatchFiles, "publish", die_behind_a_range)
+        with pytest.raises(KilledError):
+            drain()
+    first = len(rows("oltp", "customers"))
+    assert 0 < first < 30
+    reports = drain()
+    assert sum(counts.read for report in reports for counts in report.entities if counts.entity == "customers") == (
+        30 - first
+    )
+    columns = "merchant_id, customer_id, version"
+    assert latest("oltp", "customers", columns) == stored(oltp, "core.customers", columns)
 
 
 def test_a_transaction_larger_than_the_memory_lands_whole(
