@@ -19,6 +19,7 @@ from payments.queries.catalogue import query_named
 from payments.settings import settings
 from payments.simulation.traffic import run_traffic
 from payments.systems.oltp.connection import connect, dsn
+from payments.systems.processes import wait_until
 from tests.ingestion.raw import latest, pin, refused, rows
 from tests.systems.shop import MERCHANT, NOON, Shop
 
@@ -100,11 +101,12 @@ def test_what_a_keepalive_says_is_not_acknowledged_while_a_batch_is_under_way(ol
     shop.pay(1_000)
     with _reading() as reader:
         batch = reader.collect(60, 10_000, snapshot_point(oltp).lsn)
-        oltp.execute("select pg_logical_emit_message(false, 'others', 'write')")
+        oltp.execute("select pg_logical_emit_message(true, 'others', 'write')")
         # The server says that it has read on: of what is in our hands it knows nothing.
         assert reader.collect(60, 10_000, snapshot_point(oltp).lsn) is None
     assert batch is not None
-    query = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s"
+    query = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s and not active"
+    assert wait_until(lambda: oltp.execute(query, (NAME,)).fetchone() is not None, 60), "the last word has come"
     (confirmed,) = oltp.execute(query, (NAME,)).fetchone() or (0,)
     assert confirmed <= batch.start_lsn
     assert sum(counts.read for report in drain() for counts in report.entities) == batch.rows
