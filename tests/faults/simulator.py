@@ -629,9 +629,9 @@ class Simulation:
     def altered(self) -> None:
         table, statement = self.draw.choice(ALTERATIONS)
         self.done.append(statement)
-        self.workload.end_long_transaction()
         with self.streaming() as stream:
             self.work()
+            self.workload.end_long_transaction()  # its locks would hold the change up
             with psycopg.connect(self.dsn) as connection:
                 if self.draw.random() < 0.5:
                     connection.execute(f"update {table} set updated_at = updated_at + interval '1 minute'".encode())
