@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
-from payments.systems.processes import LOOPBACK, wait_until
+from payments.systems.processes import LOOPBACK, free_port, wait_until
 
 START_SECONDS = 240
 STOP_SECONDS = 20
@@ -69,7 +68,7 @@ def serve_dagster(module: str = "orchestration.definitions") -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="dagster ", ignore_cleanup_errors=True) as home:
         (Path(home) / "dagster.yaml").write_text(INSTANCE, encoding="utf-8")
         log_path = Path(home) / "webserver.log"
-        port = _free_port()
+        port = free_port()
         command = [sys.executable, "-m", "dagster_webserver", "-m", module, "-h", LOOPBACK, "-p", str(port)]
         with log_path.open("wb") as log:
             process = subprocess.Popen(
@@ -101,13 +100,6 @@ def serve_dagster(module: str = "orchestration.definitions") -> Iterator[str]:
 def _path() -> str:
     """Return the search path with the commands of this environment (dbt) first, whether or not it is activated."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _location(address: str) -> dict[str, Any] | None:
