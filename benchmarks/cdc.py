@@ -119,15 +119,14 @@ def write_all(changes: int, first: int) -> int:
 
 def drain_to_nowhere(end_lsn: int) -> float:
     """Let pg_recvlogical drain the slot ``bench_limit``."""
+    from ingestion.oltp import lsn_text
     from payments.systems.oltp.connection import dsn
     from payments.systems.oltp.postgres import cluster
 
-    end = f"{end_lsn >> 32:X}/{end_lsn & 0xFFFFFFFF:X}"
     options = ["-o", "proto_version=1", "-o", "publication_names=payments"]
     began = time.monotonic()
-    cluster().run(
-        "pg_recvlogical", "-d", dsn(), "-S", "bench_limit", "--start", "-f", "/dev/null", "--endpos", end, *options
-    )
+    where = ["-d", dsn(), "-S", "bench_limit", "--start", "-f", "/dev/null", "--endpos", lsn_text(end_lsn)]
+    cluster().run("pg_recvlogical", *where, *options)
     return time.monotonic() - began
 
 

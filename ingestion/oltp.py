@@ -179,6 +179,11 @@ def snapshot_point(connection: psycopg.Connection) -> SnapshotPoint:
     return SnapshotPoint(system_identifier, timeline, lsn, f"postgresql://{info.host}:{info.port}/{info.dbname}")
 
 
+def lsn_text(lsn: int) -> str:
+    """Return a place of the log as PostgreSQL writes it."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
 def require_all_rows(connection: psycopg.Connection, tables: Iterable[Table]) -> None:
     """Refuse a role that row-level security keeps rows from: a snapshot takes what is absent for deleted."""
     names = [".".join(table_of(table.entity)) for table in tables]

@@ -16,7 +16,6 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
-from ingestion.raw_zone import RawZone
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT, settings
 
@@ -140,11 +139,7 @@ def main() -> None:
     began = time.monotonic()
     try:
         steps = run_platform_job(arguments.transactions, arguments.days, arguments.seed)
-    except UsageError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        sys.exit(2)
-    print_closing_tables(steps, time.monotonic() - began)
-    try:
+        print_closing_tables(steps, time.monotonic() - began)
         if arguments.stream_seconds > 0:
             show_stream(arguments.stream_seconds, arguments.seed)
     except UsageError as error:
@@ -226,8 +221,11 @@ def show_stream(seconds: float, seed: int) -> None:
 
 
 def _has_all(view: "View") -> bool:
-    pin = RawZone(settings().raw_zone).pin()
-    return view.lag_bytes == 0 and view.waiting is None and view.copies.sequence == pin.sequence
+    from ingestion.cdc.generation import last_landed
+
+    last = last_landed()
+    has_landed = view.lag_bytes == 0 and view.waiting is None
+    return has_landed and last is not None and view.copies.sequence == last.sequence
 
 
 def print_links() -> None:

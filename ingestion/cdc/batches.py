@@ -1,5 +1,6 @@
 """What flows from the log to the raw zone: whole transactions, their changes as one Arrow table an entity."""
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,11 @@ class LogBatch:
     def rows(self) -> int:
         """The number of changes."""
         return sum(table.num_rows for table in self.changes.values())
+
+
+def json_text(value: object) -> str:
+    """Return JSON as a batch of the log has it: equal values are equal texts."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def change_schema(entity: Entity) -> pa.Schema:

@@ -2,7 +2,9 @@
 
 Nothing rests on the broker. The slot is acknowledged up to what the raw zone holds, a batch is taken from the topic
 only when it is whole and comes next, and where something is missing, the log is read again. A change is known by its
-position: what is published twice lands once. So it does not matter whether what the broker acknowledged lasts.
+position: what is published twice lands once. So for what lands it does not matter whether what the broker acknowledged
+lasts. Events and dead letters are for others and are sent once more only with their batch: those that a broker loses
+after it has landed stand in ``ops.outbox`` and in quarantine.
 """
 
 import time
@@ -21,16 +23,16 @@ from ingestion.cdc.dead_letters import DeadLetter, land_strangers, refused_lette
 from ingestion.cdc.envelope import barriers, change_messages, event_messages, new_batch_name
 from ingestion.contracts import entities
 from ingestion.landing import LandingReport
-from payments.errors import UsageError
+from ingestion.oltp import SOURCE
+from payments.errors import UnreachableError, UsageError
 from payments.settings import settings
 from payments.systems.stream.client import admin, consumer_properties, is_given
 from payments.systems.stream.sender import ForgottenError, Outgoing, Sender
 from payments.systems.stream.topics import CHANGES, DEAD_LETTERS, EVENTS, PARTITIONS, keep_small, make_topics
 
-SOURCE = "oltp"
 GROUP = "payments.loader"
 _POLL_SECONDS = 0.1
-_IDLE_SECONDS = 0.5
+_LOST_SECONDS = 0.5
 _CARE_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
 _MESSAGES_A_POLL = 10_000
@@ -47,12 +49,21 @@ def never() -> bool:
 class Broker:
     """The topics of one log. One thread may publish while another takes batches.
 
-    ``stream`` names the log: what a topic holds of another one is left alone.
+    What a topic holds of another log is left alone.
     """
 
-    def __init__(self, stream: str) -> None:
-        """Make the topics that are missing. Raises UsageError when the broker cannot be reached."""
-        self._stream = stream
+    def __init__(self, stream: str, is_stopped: Callable[[], bool] = never) -> None:
+        """Make the topics that are missing.
+
+        Args:
+            stream: which log it is.
+            is_stopped: asked while dead letters wait for a broker that is away.
+
+        Raises:
+            UnreachableError: the broker does not answer.
+            UsageError: it does not make a topic.
+        """
+        self._stream, self._is_stopped = stream, is_stopped
         self._contract = entities(SOURCE)
         self._widths = make_topics()
         self._spill = settings().home / "spill"
@@ -60,7 +71,6 @@ class Broker:
         self._changes, self._letters = Sender(), Sender()
         # What was published here and has not landed: where each batch ends, and its rows.
         self._under_way: deque[tuple[tuple[int, int], int]] = deque()
-        self._published: tuple[int, int] | None = None
 
     def publish(self, batch: LogBatch, is_stopped: Callable[[], bool] = never) -> bool:
         """Publish a batch; return whether the broker acknowledged all of it: False only when told to stop before.
@@ -78,7 +88,6 @@ class Broker:
         if not self._sent(self._changes, lambda: self._outgoing(batch), is_stopped):
             return False
         self._under_way.append(((batch.epoch, batch.end_lsn), batch.rows))
-        self._published = (batch.epoch, batch.end_lsn)
         return True
 
     def batches(
@@ -95,13 +104,14 @@ class Broker:
             published again from there; or None when nothing has come for a moment.
 
         Raises:
-            UsageError: the broker cannot be reached at the start, or does not let us read.
+            UnreachableError: the broker does not answer at the start.
+            UsageError: it does not let us read.
         """
         assembly = Assembly(self._stream, self._contract, self._spill, landed)
         is_refilling = False
         with closing(Consumer(dict(consumer_properties(GROUP)))) as consumer:
             reached = self._begin(consumer)
-            idle_since = cared_at = time.monotonic()
+            landed_at = cared_at = time.monotonic()
             while not is_stopped():
                 received = _received(consumer)
                 if not received:
@@ -114,6 +124,7 @@ class Broker:
                         is_refilling = False
                         yield found
                         assembly.landed = (found.epoch, found.end_lsn)
+                        landed_at = time.monotonic()
                         self._note_landed(consumer, assembly)
                     elif found is not None and not is_refilling:
                         # Once only: what follows on the topic was published before, and begins too late as well.
@@ -121,10 +132,8 @@ class Broker:
                         yield self._refill(found)
                 self._put_aside(assembly)
                 now = time.monotonic()
-                if received:
-                    idle_since = now
-                elif now - idle_since > _IDLE_SECONDS:
-                    idle_since = now
+                if now - landed_at > _LOST_SECONDS:
+                    landed_at = now
                     if self._has_lost(consumer, assembly.landed, reached):
                         is_refilling = True
                         yield self._refill(Refill("the broker lost the end of what it had acknowledged"))
@@ -133,19 +142,22 @@ class Broker:
                     self._care(consumer, assembly.ends)
 
     def bury(self, letters: Iterable[DeadLetter]) -> None:
-        """Publish what could not be taken, by key. Raises UsageError when the broker refuses it."""
+        """Publish what could not be taken, by key; told to stop while the broker is away, leave it to the quarantine.
+
+        Raises UsageError when the broker refuses it.
+        """
         width = self._widths[DEAD_LETTERS]
         messages = [Outgoing(DEAD_LETTERS, *letter.message(width)) for letter in letters]
         if messages:
-            self._sent(self._letters, lambda: messages, never)
+            self._sent(self._letters, lambda: messages, self._is_stopped)
 
     def bury_refused(self, batch: LogBatch, report: LandingReport) -> None:
-        """Publish the records of a batch that the landing writer refused. Raises as :meth:`bury`."""
+        """Publish the records of a batch that the landing writer refused, as :meth:`bury` does."""
         self.bury(refused_letters(batch, report))
 
     def _outgoing(self, batch: LogBatch) -> Iterator[Outgoing]:
         """Return the messages of a batch: its events, its changes, and its barriers."""
-        yield from [] if batch.events is None else self._events(batch)
+        yield from self._events(batch)
         name, rows = new_batch_name(), [0] * self._widths[CHANGES]
         for message in change_messages(self._con, batch, self._contract, name, len(rows)):
             rows[message.partition] += 1
@@ -167,7 +179,7 @@ class Broker:
         while True:
             try:
                 return sender.send(messages(), is_stopped)
-            except ForgottenError:
+            except (ForgottenError, UnreachableError):
                 if is_stopped():
                     return False
                 time.sleep(_POLL_SECONDS)
@@ -177,7 +189,7 @@ class Broker:
         """Make the topics that the broker lost."""
         try:
             widths = make_topics(self._widths)
-        except (UsageError, KafkaException):
+        except (UnreachableError, KafkaException):
             return  # it is away: sending waits for it
         if widths[CHANGES] != self._widths[CHANGES]:
             raise UsageError(f"The topic {CHANGES} has other partitions than before: stream again.")
@@ -191,7 +203,8 @@ class Broker:
                 low, high = consumer.get_watermark_offsets(place, timeout=_ANSWER_SECONDS)
                 place.offset = place.offset if low <= place.offset <= high else low
         except KafkaException as error:
-            raise UsageError(f"The broker does not say what it has of {CHANGES} ({error.args[0].str()}).") from error
+            reason = error.args[0].str()
+            raise UnreachableError(f"The broker does not say what it has of {CHANGES} ({reason}).") from error
         consumer.assign(places)
         return {place.partition: place.offset for place in places}
 
@@ -201,21 +214,21 @@ class Broker:
             assembly.strangers.clear()
 
     def _note_landed(self, consumer: Consumer, assembly: Assembly) -> None:
-        while self._under_way and self._under_way[0][0] <= assembly.landed:
-            self._under_way.popleft()
+        way = self._under_way
+        # A batch that was still being published when the log was begun again stands before older ones: it comes again.
+        while way and (way[0][0] <= assembly.landed or (len(way) > 1 and way[1][0] <= way[0][0])):
+            way.popleft()
         places = [TopicPartition(CHANGES, partition, end) for partition, end in assembly.hints().items()]
         consumer.commit(offsets=places, asynchronous=True)  # a hint where to begin, no more
 
     def _refill(self, refill: Refill) -> Refill:
         """Forget what was published: it will be published again."""
-        self._published = None
         self._under_way.clear()
         return refill
 
     def _has_lost(self, consumer: Consumer, landed: tuple[int, int], reached: dict[int, int]) -> bool:
         """Return whether everything on the topic was taken, and yet less has landed than was published."""
-        published = self._published
-        if published is None or published <= landed:
+        if not any(end > landed for end, _ in list(self._under_way)):
             return False
         try:
             self._make_topics_again()

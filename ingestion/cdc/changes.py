@@ -1,6 +1,5 @@
 """Tables of changes from the messages of rows: each change at a position that a replay gives again."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingestion.cdc.batches import change_schema
+from ingestion.cdc.batches import change_schema, json_text
 from ingestion.cdc.pgoutput import Begin
 from ingestion.cdc.rows import Bytes, Cells, Flags, Ints, Rows, text_array
 from ingestion.cdc.schemas import TableView
@@ -143,7 +142,7 @@ def _befores(entity: Entity, view: TableView, rows: Rows, index: Mapping[str, in
     befores: list[str | None] = [None] * len(rows.ops)
     for row in np.flatnonzero(rows.has_old):
         is_whole = bool(rows.is_whole[row])
-        befores[row] = _json({name: values[row] for name, values in told.items() if is_whole or name in keys})
+        befores[row] = json_text({name: values[row] for name, values in told.items() if is_whole or name in keys})
     return pa.array(befores, pa.string())
 
 
@@ -156,9 +155,5 @@ def _unchanged(entity: Entity, view: TableView, new: Sequence[Cells], index: Map
     is_any = np.logical_or.reduce(list(kept.values()))
     names: list[str | None] = [None] * len(is_any)
     for row in np.flatnonzero(is_any):
-        names[row] = _json([name for name, flags in kept.items() if flags[row]])
+        names[row] = json_text([name for name, flags in kept.items() if flags[row]])
     return pa.array(names, pa.string())
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)

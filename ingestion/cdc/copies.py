@@ -38,6 +38,7 @@ from ingestion.cdc.copied_state import (
     tokens_of_charges,
     tokens_of_customers,
 )
+from ingestion.oltp import SOURCE
 from ingestion.raw_zone import Commit, Pin, RawZone, parquet
 from payments.errors import UsageError
 from payments.settings import settings
@@ -45,7 +46,6 @@ from payments.systems.documents.conflicts import conflict, keep_losers
 from payments.systems.documents.versioned import Outcome, Store, delete_copies, durable, upsert, upsert_many
 from payments.systems.oltp.connection import connect
 
-SOURCE = "oltp"
 CONSUMER = "copies"
 OWNER = "the operational store"
 GENERATION = 10**9

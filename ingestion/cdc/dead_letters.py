@@ -41,15 +41,19 @@ def refused_letters(batch: LogBatch, report: LandingReport) -> Iterator[DeadLett
     """Return what the landing writer refused of a batch; a position is that of the last change of its key."""
     if not any(counts.quarantined for counts in report.entities):
         return
+    last: dict[str, dict[tuple[str | None, ...], str | None]] = {}
     for refused in list_quarantine(report.batch_id):
         entity = entities(refused.source)[refused.entity]
+        if entity.name not in last:
+            changes = batch.changes[entity.name]
+            columns = [changes[name].to_pylist() for name in (*entity.key, "_position")]
+            last[entity.name] = {tuple(key): position for *key, position in zip(*columns, strict=True)}
         record = json.loads(refused.record)
-        key = [record.get(name) for name in entity.key]
-        tenant = record.get(TENANT) if TENANT in entity.key else json.dumps(key)
-        changes = batch.changes[entity.name].select([*entity.key, "_position"]).to_pylist()
-        positions = [change["_position"] for change in changes if [change[name] for name in entity.key] == key]
-        name = f"{tenant}|{entity.name}|{json.dumps(key, separators=(',', ':'), ensure_ascii=False)}"
-        yield DeadLetter(name, refused.rule, refused.reason, refused.record, positions[-1] if positions else None)
+        key = tuple(record.get(name) for name in entity.key)
+        text = json.dumps(key, separators=(",", ":"), ensure_ascii=False)
+        tenant = record.get(TENANT) if TENANT in entity.key else text
+        name = f"{tenant}|{entity.name}|{text}"
+        yield DeadLetter(name, refused.rule, refused.reason, refused.record, last[entity.name].get(key))
 
 
 def land_strangers(strangers: Sequence[Stranger]) -> list[DeadLetter]:

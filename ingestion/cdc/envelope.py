@@ -24,8 +24,9 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 from pydantic import BaseModel, ConfigDict
 
-from ingestion.cdc.batches import LogBatch, change_schema
+from ingestion.cdc.batches import LogBatch, change_schema, json_text
 from ingestion.contracts import Entity
+from ingestion.landing import record_of
 from ingestion.raw_zone import text_literal
 
 TENANT = "merchant_id"
@@ -100,7 +101,6 @@ def change_messages(
 def _messages_of(entity: Entity, relation: str, partitions: int) -> str:
     key = f"json_array({', '.join(_quoted(entity.key))})::varchar"
     tenant = f'"{TENANT}"' if TENANT in entity.key else key
-    after = ", ".join(f'{text_literal(column)}, "{column}"' for column in entity.column_names)
     # The JSON texts are joined as text: an object of objects would be written twice.
     fields = {
         "source": f"to_json({text_literal(entity.source)})",
@@ -108,7 +108,7 @@ def _messages_of(entity: Entity, relation: str, partitions: int) -> str:
         "op": "to_json(_op)",
         "key": key,
         "before": "_before",
-        "after": f"case when _op in ('c', 'u') then json_object({after})::varchar end",
+        "after": f"case when _op in ('c', 'u') then {record_of(entity)} end",
         "unchanged_columns": "_unchanged_columns",
         "position": "to_json(_position)",
         "source_at": "to_json(_changed_at)",
@@ -276,24 +276,19 @@ def _as_logged(entity: Entity, parsed: pa.Table, values: Sequence[bytes]) -> pa.
     has_before = parsed["before"].is_valid().to_pylist()
     texts = {
         "_before": [
-            _text(json.loads(value)["before"]) if is_there else None
+            json_text(json.loads(value)["before"]) if is_there else None
             for value, is_there in zip(values, has_before, strict=True)
         ]
         if any(has_before)
         else [None] * len(values),
         "_unchanged_columns": [
-            None if names is None else _text(names) for names in parsed["unchanged_columns"].to_pylist()
+            None if names is None else json_text(names) for names in parsed["unchanged_columns"].to_pylist()
         ],
     }
     columns |= {name: pa.array(column, pa.string()) for name, column in texts.items()}
     columns |= {name: parsed[field].combine_chunks() for name, field in _TEXTS.items()}
     schema = change_schema(entity)
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
-
-
-def _text(value: object) -> str:
-    """Return JSON as the log's reader writes it."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _quoted(names: Sequence[str]) -> list[str]:

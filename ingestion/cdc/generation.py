@@ -20,6 +20,7 @@ from ingestion.raw_zone import Commit, RawZone
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect
+from payments.systems.oltp.nodes import FAILOVER_SLOTS_VERSION
 
 NAME = "payments"
 """The name of the publication and of the slot."""
@@ -43,8 +44,10 @@ def prepare(*, with_events: bool) -> Iterator[LandingReport]:
             raise  # the server went away
         except psycopg.Error as error:
             raise UsageError(f"The operational store gives no log to read: {error.diag.message_primary}.") from error
-    pin = RawZone(settings().raw_zone).pin()
-    yield from land_snapshot(unfinished(pin, generation, again=list(stopped_tables(pin.last_of(SOURCE)))))
+    zone = RawZone(settings().raw_zone)
+    with zone.alone("snapshot.lock"):  # whoever comes second finds it landed
+        pin = zone.pin()
+        yield from land_snapshot(unfinished(pin, generation, again=list(stopped_tables(pin.last_of(SOURCE)))))
 
 
 def resnapshot() -> None:
@@ -98,8 +101,8 @@ def _begin_generation(connection: psycopg.Connection, point: SnapshotPoint, last
     connection.execute(
         "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,)
     )
-    # From version 17 on a standby may keep the slot, so that it survives a failover.
-    failover = ", failover => true" if connection.info.server_version >= 170_000 else ""
+    # A standby may keep the slot, so that it survives a failover.
+    failover = ", failover => true" if connection.info.server_version // 10_000 >= FAILOVER_SLOTS_VERSION else ""
     row = connection.execute(
         f"select (lsn - '0/0')::bigint from pg_create_logical_replication_slot(%s, 'pgoutput'{failover})".encode(),
         (NAME,),
@@ -123,6 +126,11 @@ def _begin_generation(connection: psycopg.Connection, point: SnapshotPoint, last
 def last_landed() -> Commit | None:
     """Return the last commit of the operational store."""
     return RawZone(settings().raw_zone).pin().last_of(SOURCE)
+
+
+def log_name(last: Commit) -> str:
+    """Return the name of the log that a commit goes on with: the server's, and which generation of the slot it is."""
+    return f"{last.parameters['system_identifier']}/{last.parameters['generation']}"
 
 
 def _publish(connection: psycopg.Connection, *, with_events: bool) -> None:

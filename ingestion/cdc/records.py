@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ingestion.cdc.batches import LOG_COLUMNS, change_schema
+from ingestion.cdc.batches import LOG_COLUMNS, change_schema, json_text
 from ingestion.contracts import Entity
 from ingestion.landing import Landing, record_of
 from ingestion.raw_zone import Position
@@ -77,7 +77,7 @@ class _Replay:
         for place, key in enumerate(sorted(self._rows, key=str)):
             values = dict(zip(self._entity.key, key, strict=True))
             at = Position(position.epoch, position.commit_lsn, position.change_lsn, position.n + place)
-            before = json.dumps(values, sort_keys=True, ensure_ascii=False)
+            before = json_text(values)
             yield {**change, **values, "_op": "d", "_before": before, "_position": str(at)}
         self._rows.clear()
 

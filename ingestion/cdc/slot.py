@@ -28,8 +28,10 @@ from ingestion.cdc.pgoutput import Begin, Commit, Relation, Truncate, decode
 from ingestion.cdc.rows import HEADER, Ints, decode_rows
 from ingestion.cdc.schemas import TableView
 from ingestion.contracts import Column, Entity
+from ingestion.oltp import lsn_text
 from ingestion.raw_zone import Position
 from payments.errors import UnreachableError, UsageError
+from payments.systems.oltp.connection import last_error
 from payments.systems.processes import wait_until
 
 PIECE_MESSAGES = 50_000
@@ -37,6 +39,7 @@ PIECE_BYTES = 32 * 1024 * 1024
 IDLE_BYTES = 16 * 1024 * 1024
 _STATUS_SECONDS = 5.0
 _END_SECONDS = 5.0
+_ASK_SECONDS = 0.01
 _TAKE_OVER_SECONDS = 5.0
 _EPOCH_SECONDS = 946_684_800  # 2000-01-01, from which the protocol counts
 _WAL_DATA, _KEEPALIVE = ord("w"), ord("k")
@@ -85,12 +88,14 @@ class SlotReader:
     _starts: list[int] = field(default_factory=list)
     _last_lsn: int = -1
     _last_turn: int = 0
+    _is_given_up: bool = False
 
     def collect(self, seconds: float, rows: int, target: int | None = None) -> LogBatch | None:
         """Return the transactions that end within the time, no more than about ``rows`` changes; None when none does.
 
-        A transaction that has begun is waited for. With a target it returns as soon as the server has read so far. A
-        batch without changes tells that the server read on over what others wrote: who lands it lets the server forget.
+        A transaction that has begun is waited for, unless the reader is given up. With a target it returns as soon as
+        the server has read so far. A batch without changes tells that the server read on over what others wrote: who
+        lands it lets the server forget.
 
         Raises:
             psycopg.OperationalError: the connection or the server is gone.
@@ -98,11 +103,15 @@ class SlotReader:
         until = time.monotonic() + seconds
         start, end, count = self.reached, None, 0
         while True:
+            if self._is_given_up:
+                return None
             left = until - time.monotonic()
             if self._begin is None and (left <= 0 or self._pending >= rows or self.has_read(target)):
                 break
-            if target is not None and self._begin is None:
-                self._tell(must_answer=True)
+            if target is not None:
+                left = _ASK_SECONDS
+                if self._begin is None and time.monotonic() - self._told_at > _ASK_SECONDS:
+                    self._tell(must_answer=True)
             message = self._receive(max(left, 0.01))
             if message is not None:
                 self.reached, end, count = message.end_lsn, message, count + 1
@@ -125,12 +134,16 @@ class SlotReader:
         """
         self._acknowledged = max(self._acknowledged, end_lsn)
 
-    def end(self, seconds: float) -> None:
+    def give_up(self) -> None:
+        """Let a :meth:`collect` of another thread return soon, and none after it return anything."""
+        self._is_given_up = True
+
+    def end(self) -> None:
         """End the stream in order: the server has heard of all that was acknowledged, unless that takes too long."""
         self._tell(must_answer=False)
         self.connection.put_copy_end()
         self.connection.flush()
-        until = time.monotonic() + seconds
+        until = time.monotonic() + _END_SECONDS
         while (left := until - time.monotonic()) > 0:
             count, _ = self.connection.get_copy_data(1)
             if count < 0:
@@ -266,20 +279,20 @@ def open_slot(slot: Slot, start_lsn: int, epoch: int, views: Views, folder: Path
     try:
         statement = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})").format(
             sql.Identifier(slot.name),
-            sql.SQL(f"{start_lsn >> 32:X}/{start_lsn & 0xFFFFFFFF:X}"),
+            sql.SQL(lsn_text(start_lsn)),
             sql.Literal(f'"{slot.publication}"'),
         )
         if connection.status != pq.ConnStatus.OK:
-            raise UnreachableError(f"PostgreSQL cannot be reached for replication: {_reason(connection)}.")
+            raise UnreachableError(f"PostgreSQL cannot be reached for replication: {last_error(connection)}.")
         # The server takes a moment to notice that a reader was killed.
         if not wait_until(lambda: _starts(connection, statement), _TAKE_OVER_SECONDS):
-            raise UsageError(f"The replication slot {slot.name} cannot be read: {_reason(connection)}.")
+            raise UsageError(f"The replication slot {slot.name} cannot be read: {last_error(connection)}.")
         reader = SlotReader(connection, epoch, start_lsn, views, ChangeTables(folder))
         try:
             yield reader
         finally:
             with suppress(psycopg.OperationalError):  # it is gone
-                reader.end(_END_SECONDS)
+                reader.end()
     finally:
         connection.finish()
 
@@ -290,8 +303,4 @@ def _starts(connection: PGconn, statement: sql.Composable) -> bool:
         return True
     if "is active for PID" in connection.get_error_message():
         return False
-    raise UsageError(f"The replication slot cannot be read: {_reason(connection)}.")
-
-
-def _reason(connection: PGconn) -> str:
-    return connection.get_error_message().strip().splitlines()[0].removeprefix("ERROR:").strip()
+    raise UsageError(f"The replication slot cannot be read: {last_error(connection)}.")

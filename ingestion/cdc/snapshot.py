@@ -8,17 +8,18 @@ read after them, do not outrank them.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psycopg
 from psycopg import sql
 
+from ingestion.compaction import emptied
 from ingestion.contracts import entities
 from ingestion.landing import LandingReport, Staged, landing
 from ingestion.oltp import (
@@ -84,11 +85,13 @@ def _ranges(commit: Commit) -> list[Range]:
 
 
 def land_snapshot(missing: Sequence[Range]) -> Iterator[LandingReport]:
-    """Land ranges of entities, batch by batch, from one state of the server.
+    """Land ranges of entities, batch by batch, from one state of the server; the caller is the only one that does.
 
     A table that cannot be read any more is left out and noted as stopped. Raises ``UsageError`` when the store cannot
     be reached or refuses to be read.
     """
+    if not missing:
+        return
     pin = RawZone(settings().raw_zone).pin()
     with ExitStack() as stack:
         connection = stack.enter_context(connect(autocommit=True))
@@ -102,7 +105,8 @@ def land_snapshot(missing: Sequence[Range]) -> Iterator[LandingReport]:
         row = connection.execute("select pg_export_snapshot()").fetchone()
         if row is None:
             raise AssertionError("no row from pg_export_snapshot()")
-        folder = Path(stack.enter_context(_folder()))
+        folder = emptied(pin.root / "snapshot")
+        stack.callback(shutil.rmtree, folder)
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS))
         exports: list[Future[Path]] = []
         for number, batch in enumerate(batches):
@@ -118,11 +122,6 @@ def land_snapshot(missing: Sequence[Range]) -> Iterator[LandingReport]:
             begin_snapshot(nothing, point, read_at)
             nothing.parameters["stopped"] = json.dumps(unreadable)
             yield nothing.commit()
-
-
-def _folder() -> TemporaryDirectory[str]:
-    settings().home.mkdir(parents=True, exist_ok=True)
-    return TemporaryDirectory(dir=settings().home, prefix="snapshot-")
 
 
 def _batches(connection: psycopg.Connection, missing: Sequence[Range], tables: dict[str, Table]) -> list[list[Range]]:

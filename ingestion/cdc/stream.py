@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ingestion.cdc.assembly import Refill
 from ingestion.cdc.batches import LogBatch
 from ingestion.cdc.broker import Broker
-from ingestion.cdc.generation import NAME, last_landed, prepare
+from ingestion.cdc.generation import NAME, log_name, prepare
 from ingestion.cdc.pgoutput import Relation
 from ingestion.cdc.records import stage_log
 from ingestion.cdc.schemas import TableView, view_of
@@ -29,7 +29,7 @@ from ingestion.compaction import compact_if_needed
 from ingestion.contracts import Entity, entities
 from ingestion.landing import LandingReport, Staged, landing
 from ingestion.oltp import SOURCE, carried, snapshot_point, stopped_tables, table_now, table_of
-from ingestion.raw_zone import Commit, Position, RawZone
+from ingestion.raw_zone import Commit, Pin, Position, RawZone
 from payments.errors import UnreachableError, UsageError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect, dsn
@@ -64,7 +64,7 @@ def drain() -> list[LandingReport]:
         reports = list(prepare(with_events=broker_server.is_wanted()))
     with connect(autocommit=True) as connection:
         target = snapshot_point(connection).lsn
-    with closing(_steps(target)) as steps:
+    with closing(_steps(target, lambda: False)) as steps:
         return reports + [step.report for step in steps if step.report is not None]
 
 
@@ -77,16 +77,16 @@ def follow(is_stopped: Callable[[], bool]) -> Iterator[Step]:
         for _ in prepare(with_events=broker_server.is_wanted()):
             if is_stopped():
                 return  # what is missing of the snapshot is read the next time
-    with closing(_steps(None)) as steps:
+    with closing(_steps(None, is_stopped)) as steps:
         while not is_stopped():
             yield next(steps)
 
 
-def _steps(target: int | None) -> Generator[Step, None, None]:
+def _steps(target: int | None, is_stopped: Callable[[], bool]) -> Generator[Step, None, None]:
     """Land what comes, up to a place of the log or (None) without end."""
     with _losing_the_store():
         if broker_server.is_wanted():
-            yield from _over_broker(target)
+            yield from _over_broker(target, is_stopped)
         else:
             yield from _directly(target)
 
@@ -96,19 +96,22 @@ def _directly(target: int | None) -> Generator[Step, None, None]:
     with _reading() as reader, ThreadPoolExecutor(1) as pool:
         reached = reader.reached
         coming = pool.submit(reader.collect, SECONDS_A_BATCH, CHANGES_A_BATCH, target)
-        while (batch := coming.result()) is not None or not reader.has_read(target):
-            coming = pool.submit(reader.collect, SECONDS_A_BATCH, CHANGES_A_BATCH, target)
-            report = None
-            if batch is not None:
-                report, reached = land(batch), batch.end_lsn
-                reader.acknowledge(reached)
-            yield _step(batch, report, reader, reached)
+        try:
+            while (batch := coming.result()) is not None or not reader.has_read(target):
+                coming = pool.submit(reader.collect, SECONDS_A_BATCH, CHANGES_A_BATCH, target)
+                report = None
+                if batch is not None:
+                    report, reached = land(batch), batch.end_lsn
+                    reader.acknowledge(reached)
+                yield _step(batch, report, reader, reached)
+        finally:
+            reader.give_up()
 
 
-def _over_broker(target: int | None) -> Generator[Step, None, None]:
+def _over_broker(target: int | None, is_stopped: Callable[[], bool]) -> Generator[Step, None, None]:
     """Publish what the slot gives, and land what the broker gives back."""
-    last = _required_last()
-    broker = Broker(f"{last.parameters['system_identifier']}/{last.parameters['generation']}")
+    last = _begun(RawZone(settings().raw_zone).pin())
+    broker = Broker(log_name(last), is_stopped)
     relay = Relay(broker, target)
     landed = last.reached.epoch, int(last.parameters["lsn"])
 
@@ -151,8 +154,10 @@ class Relay:
         Raises ``UsageError`` when the store is lost.
         """
         with _losing_the_store():
-            while not self._stop.is_set():
+            while True:
                 self._again.clear()
+                if self._stop.is_set():
+                    return
                 with _reading() as reader:
                     self.reader = reader
                     while not self._again.is_set():
@@ -172,6 +177,8 @@ class Relay:
         """End the reading; what was published stays."""
         self._stop.set()
         self._again.set()
+        if self.reader is not None:
+            self.reader.give_up()
 
     def acknowledge(self, end_lsn: int) -> None:
         """Let the server forget what has landed."""
@@ -191,9 +198,7 @@ def _step(batch: LogBatch | None, report: LandingReport | None, reader: SlotRead
 def land(batch: LogBatch) -> LandingReport:
     """Land transactions in one batch, with the position that they reach."""
     with landing(SOURCE, "log", origin="") as files:
-        last = files.pin.last_of(SOURCE)
-        if last is None:
-            raise AssertionError("a generation begins before the log is read")
+        last = _begun(files.pin)
         if (last.reached.epoch, int(last.parameters["lsn"])) != (batch.epoch, batch.start_lsn):
             # The server took the slot from this process, which stood still, and gave it to another.
             raise UsageError("Another stream has landed what this one holds: one stream at a time, stop one of them.")
@@ -224,7 +229,7 @@ def _stops(changes: pa.Table) -> list[str]:
 @contextmanager
 def _reading() -> Iterator[SlotReader]:
     """Open the slot behind what has landed."""
-    last = _required_last()
+    last = _begun(RawZone(settings().raw_zone).pin())
     reached, views = int(last.parameters["lsn"]), _views(stopped_tables(last))
     with open_slot(Slot(dsn(), NAME, NAME), reached, last.reached.epoch, views, settings().home / "spill") as reader:
         yield reader
@@ -241,8 +246,8 @@ def _losing_the_store() -> Iterator[None]:
         ) from error
 
 
-def _required_last() -> Commit:
-    last = last_landed()
+def _begun(pin: Pin) -> Commit:
+    last = pin.last_of(SOURCE)
     if last is None:
         raise AssertionError("a generation begins before the log is read")
     return last

@@ -4,15 +4,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ingestion.cdc.copies import CopyReport, advance_copies
+from ingestion.cdc.generation import last_landed
 from ingestion.cdc.stream import Step, follow
-from ingestion.oltp import SOURCE, stopped_tables
-from ingestion.raw_zone import Position, RawZone
+from ingestion.oltp import stopped_tables
+from ingestion.raw_zone import Position
 from payments.errors import UnreachableError
-from payments.settings import settings
 
 _AGAIN_SECONDS = 1.0
 _RATE_SECONDS = 10.0
@@ -24,7 +25,8 @@ class View:
 
     ``changes`` since it began, and how many a second came in the last ten; the lag of the log behind its server (bytes)
     and of the raw zone behind the last commit that landed (seconds); the lag of the copies behind the raw zone
-    (seconds); records that went to quarantine; the last position; why tables are stopped; and why nothing moves.
+    (seconds), documents written and refused; records that went to quarantine; the last position; why tables are
+    stopped; and why nothing moves.
     """
 
     changes: int = 0
@@ -33,6 +35,7 @@ class View:
     lag_seconds: float = 0.0
     copies: CopyReport = field(default_factory=CopyReport)
     documents: int = 0
+    refused_documents: int = 0
     dead_letters: int = 0
     position: Position | None = None
     stopped: dict[str, str] = field(default_factory=dict)
@@ -48,7 +51,7 @@ class View:
         if step.report is not None:
             self.dead_letters += sum(counts.quarantined for counts in step.report.entities)
             self.lag_seconds, self.position = step.lag_seconds, step.position or self.position
-            self.stopped = stopped_tables(RawZone(settings().raw_zone).pin().last_of(SOURCE))
+            self.stopped = stopped_tables(last_landed())
         self._recent.append((now, step.changes))
         while now - self._recent[0][0] > _RATE_SECONDS:
             self._recent.popleft()
@@ -94,13 +97,20 @@ def _copying(view: View) -> Iterator[Callable[[], None]]:
             has_landed.clear()
             view.copies = advance_copies()
             view.documents += view.copies.written
+            view.refused_documents += view.copies.refused
 
-    thread = threading.Thread(target=copy, name="copies")
-    thread.start()
-    has_landed.set()
-    try:
-        yield has_landed.set
-    finally:
-        is_over.set()
-        has_landed.set()
-        thread.join()
+    with ThreadPoolExecutor(1, thread_name_prefix="copies") as pool:
+        copying = pool.submit(copy)
+
+        def wake() -> None:
+            if copying.done():
+                copying.result()  # which raises: it ends only here
+            has_landed.set()
+
+        try:
+            wake()
+            yield wake
+        finally:
+            is_over.set()
+            has_landed.set()
+    copying.result()

@@ -69,7 +69,7 @@ def _is_over(began: float, seconds: float | None) -> bool:
 
 
 def _shown(view: "View") -> Group:
-    table = Table("stage", "done", "per second", "lag", "dead letters", title_justify="left")
+    table = Table("stage", "done", "per second", "lag", "dead letters")
     table.add_row(
         "log to raw zone",
         f"{view.changes:,} changes",
@@ -78,7 +78,7 @@ def _shown(view: "View") -> Group:
         f"{view.dead_letters:,}",
     )
     lag = "unknown" if view.copies.lag_seconds is None else f"{view.copies.lag_seconds:.2f} s"
-    table.add_row("raw zone to documents", f"{view.documents:,} documents", "", lag, f"{view.copies.refused:,}")
+    table.add_row("raw zone to documents", f"{view.documents:,} documents", "", lag, f"{view.refused_documents:,}")
     lines = [Text(f"position {view.position}")] if view.position is not None else []
     lines += [Text(f"stopped: {entity}: {reason}", style="red") for entity, reason in view.stopped.items()]
     lines += [Text(reason, style="red") for reason in (view.waiting, view.copies.failure) if reason is not None]

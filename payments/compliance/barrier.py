@@ -15,8 +15,8 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from ingestion.oltp import SnapshotPoint, repeatable_read, snapshot_point
-from payments.systems.oltp.connection import connect, dsn
+from ingestion.oltp import SnapshotPoint, lsn_text, repeatable_read, snapshot_point
+from payments.systems.oltp.connection import connect, dsn, last_error
 
 _WAIT = "10s"
 """How long a transaction that is open may keep the slot from being made, before the barrier does without one."""
@@ -33,7 +33,7 @@ class Barrier:
     @property
     def place(self) -> str:
         """The place of the log as PostgreSQL writes it."""
-        return f"{self.point.lsn >> 32:X}/{self.point.lsn & 0xFFFFFFFF:X}"
+        return lsn_text(self.point.lsn)
 
 
 @contextmanager
@@ -65,20 +65,16 @@ def _exported_snapshot() -> Iterator[tuple[int, str]]:
     connection = pq.PGconn.connect(conninfo.encode())
     try:
         if connection.status != pq.ConnStatus.OK:
-            raise NoSlotError(_reason(connection))
+            raise NoSlotError(last_error(connection))
         name = f"payments_reconcile_{secrets.token_hex(4)}"
         made = connection.exec_(
             f"CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')".encode()
         )
         place, snapshot = made.get_value(0, 1), made.get_value(0, 2)
         if made.status != pq.ExecStatus.TUPLES_OK or place is None or snapshot is None:
-            raise NoSlotError(_reason(connection))
+            raise NoSlotError(last_error(connection))
         high, low = place.decode().split("/")
         yield (int(high, 16) << 32) + int(low, 16), snapshot.decode()
         connection.exec_(f"DROP_REPLICATION_SLOT {name}".encode())  # it would go with the connection, but later
     finally:
         connection.finish()
-
-
-def _reason(connection: pq.abc.PGconn) -> str:
-    return connection.get_error_message().strip().splitlines()[0].removeprefix("ERROR:").strip()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from ingestion.cdc.generation import NAME
+from ingestion.cdc.generation import NAME, log_name
 from ingestion.cdc.stream import drain
 from ingestion.cdc.totals import EntityTotals, topic_totals
 from ingestion.contracts import entities
@@ -234,7 +234,7 @@ def _on_topics(con: duckdb.DuckDBPyConnection, pin: Pin, place: Position) -> Ite
     last = pin.last_of(OLTP)
     if last is None or "generation" not in last.parameters or not broker.is_wanted():
         return
-    found = topic_totals(f"{last.parameters['system_identifier']}/{last.parameters['generation']}", place.commit_lsn)
+    found = topic_totals(log_name(last), place.commit_lsn)
     if found is None:
         return
     start, end = Position(found.epoch, found.start_lsn, 0, 0), Position(found.epoch, found.end_lsn, 0, 0)

@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant(
         "what the server sends again is landed again",
         _SLOT,
-        'sql.SQL(f"{start_lsn >> 32:X}/{start_lsn & 0xFFFFFFFF:X}")',
+        "sql.SQL(lsn_text(start_lsn))",
         'sql.SQL("0/0")',
         _stream("what_is_sent_again_is_left_out"),
     ),

@@ -4,6 +4,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import make_conninfo
+from psycopg.pq.abc import PGconn
 
 from payments.errors import UnreachableError, UsageError
 from payments.settings import settings
@@ -60,3 +61,8 @@ def connect(*, autocommit: bool = False, dbname: str | None = None, port: int | 
         advice = "run payments up" if settings().oltp_dsn is None else "check PAYMENTS_OLTP_DSN"
         reason = str(error).strip().splitlines()[-1].strip()
         raise UnreachableError(f"PostgreSQL cannot be reached ({reason}): {advice}.") from error
+
+
+def last_error(connection: PGconn) -> str:
+    """Return the first line of what a connection of the driver's lower layer reported last."""
+    return connection.get_error_message().strip().splitlines()[0].removeprefix("ERROR:").strip()

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import ClusterMetadata
 
-from payments.errors import UsageError
+from payments.errors import UnreachableError, UsageError
 from payments.settings import settings
 from payments.systems.processes import LOOPBACK
 
@@ -85,19 +85,26 @@ def consumer_properties(group: str) -> Mapping[str, object]:
 
 
 def admin() -> AdminClient:
-    """Return a client that makes topics and tells of them."""
-    return AdminClient(dict(properties()), logger=_log)
+    """Return a client that makes topics and tells of them.
+
+    Raises:
+        UsageError: ``PAYMENTS_KAFKA_PROPERTIES`` has a property that the client does not know, or a wrong value.
+    """
+    try:
+        return AdminClient(dict(properties()), logger=_log)
+    except KafkaException as error:
+        raise UsageError(f"PAYMENTS_KAFKA_PROPERTIES is no set of client properties: {error.args[0].str()}.") from error
 
 
 def reach(client: AdminClient) -> ClusterMetadata:
     """Return what the broker says of itself.
 
     Raises:
-        UsageError: it cannot be reached.
+        UnreachableError: it does not answer.
     """
     try:
         return client.list_topics(timeout=_REACH_SECONDS)
     except KafkaException as error:
         where = "PAYMENTS_KAFKA_BOOTSTRAP" if is_given() else f"the embedded broker on port {settings().kafka_port}"
         remedy = "start it, or unset the variable to do without" if is_given() else "run payments up --stream"
-        raise UsageError(f"No broker answers at {where} ({error.args[0].str()}): {remedy}.") from error
+        raise UnreachableError(f"No broker answers at {where} ({error.args[0].str()}): {remedy}.") from error

@@ -80,7 +80,7 @@ def _describe(found: ClusterMetadata) -> StoreStatus:
         return StoreStatus(STORE, True, None, where, None, None, tuple(missing))
     broker = embedded_broker()
     missing += [
-        "no durability: a kill loses its last two seconds, which are then read from PostgreSQL again",
+        "no durability: a kill loses its last two seconds; changes are then read from PostgreSQL again",
         "no authentication: any local program may read it",
         "no compaction",
     ]

@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
+from payments.errors import UsageError
 from payments.systems.stream.client import LARGEST_MESSAGE_BYTES, admin, is_given, reach
 
 CHANGES = "payments.changes"
@@ -21,6 +22,14 @@ PARTITIONS = 4
 _ANSWER_SECONDS = 10.0
 # The embedded broker keeps all it has in memory and writes it again and again.
 _MOST_KEPT = 100_000
+# Asking again would end as before.
+_REFUSALS = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.INVALID_REPLICATION_FACTOR,
+    KafkaError.TOPIC_EXCEPTION,
+)
 _RETENTION_MS = 7 * 24 * 3600 * 1000
 
 
@@ -30,8 +39,9 @@ def make_topics(names: Iterable[str] = (CHANGES, DEAD_LETTERS)) -> dict[str, int
     A topic that exists keeps its partitions when it has more than ours would: others may count on them.
 
     Raises:
-        UsageError: the broker cannot be reached.
-        KafkaException: it refuses to make one.
+        UnreachableError: the broker does not answer.
+        UsageError: it refuses to make one.
+        KafkaException: it went away meanwhile.
     """
     client = admin()
     found = reach(client).topics
@@ -78,9 +88,12 @@ def _width(topic: TopicMetadata) -> int:
 
 
 def _settle(answers: Mapping[str, Future[Any]]) -> None:
-    for answer in answers.values():
+    for name, answer in answers.items():
         try:
             answer.result(_ANSWER_SECONDS)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            reason: KafkaError = error.args[0]
+            if reason.code() in _REFUSALS:
+                raise UsageError(f"The broker does not make the topic {name}: {reason.str()}.") from error
+            if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
