@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from ingestion.cdc import broker
 from ingestion.cdc.assembly import Refill
 from ingestion.cdc.batches import LogBatch
 from ingestion.cdc.broker import GROUP, Broker
@@ -327,3 +329,46 @@ def test_the_topic_is_counted_up_to_a_place(stream: str) -> None:
     }
     assert part.entities["charges"].checksum < totals.entities["charges"].checksum
     assert topic_totals("another log") is None
+
+
+def test_a_batch_published_too_late_blocks_nothing(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "_MOST_UNDER_WAY", 50)
+    monkeypatch.setattr(broker, "_LOST_SECONDS", 2.0 * SECONDS)  # or it would be asked for again
+    flow = Flow(stream, new_log(11, 120))
+    late = flow.log.batch(flow.log.transactions[-10].end_lsn, flow.log.end)
+    until = time.monotonic() + SECONDS
+    with closing(flow.broker.batches((1, flow.log.start), lambda: time.monotonic() > until)) as taken:
+        flow.broker.publish(late)
+        assert isinstance(next(found for found in taken if found is not None), Refill)
+        flow.broker.publish(late)  # it was under way when the refill was asked for
+        with ThreadPoolExecutor(1) as pool:
+            publishing = pool.submit(flow.publish, flow.log.start)
+            while flow.reached < flow.log.end:
+                found = next(taken)
+                if found is not None:
+                    assert isinstance(found, LogBatch)
+                    flow.landed.append(found)
+            publishing.result(SECONDS)
+    flow.assert_exact()
+
+
+def test_a_lost_refill_is_noticed_while_messages_keep_coming(stream: str) -> None:
+    flow = Flow(stream, new_log(12, 400))
+    late = list(flow.log.batches(flow.log.transactions[0].end_lsn, most=1))
+    is_over = threading.Event()
+
+    def keep_publishing() -> None:
+        for batch in late:
+            if is_over.is_set():
+                return
+            flow.broker.publish(batch)
+            is_over.wait(0.05)
+
+    with ThreadPoolExecutor(1) as pool, closing(flow.broker.batches((1, flow.log.start))) as taken:
+        publishing = pool.submit(keep_publishing)
+        assert isinstance(next(found for found in taken if found is not None), Refill)
+        # Nobody publishes from there, as if the broker had lost it.
+        again = next(found for found in taken if found is not None)
+        is_over.set()
+        publishing.result(SECONDS)
+    assert again == Refill("the broker lost the end of what it had acknowledged")

@@ -1,12 +1,14 @@
 """The stream over a broker lands what it lands without one, also when the broker dies under it."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
+from ingestion.cdc import supervisor
 from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain, follow
 from ingestion.cdc.supervisor import supervise
@@ -70,6 +72,21 @@ def test_a_broker_that_dies_is_refilled(oltp: psycopg.Connection) -> None:
         traffic.result()
     drain()
     assert_nothing_lost_or_twice()
+
+
+def test_copies_that_fail_as_they_never_should_end_the_stream(
+    oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(oltp).open()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(supervisor, "advance_copies", fail)
+    until = time.monotonic() + 60
+    views = (shop.pay(1_000) for _ in supervise(lambda: time.monotonic() > until))
+    with pytest.raises(ZeroDivisionError):
+        list(views)
 
 
 def test_the_supervisor_shows_what_each_stage_does(oltp: psycopg.Connection, documents: object) -> None:

@@ -459,3 +459,24 @@ def test_a_transaction_larger_than_the_memory_lands_whole(
     assert len({row["_position"] for row in landed}) == count
     assert len({row["_transaction_id"] for row in landed}) == 1
     assert sum(row["amount_off_minor"] for row in landed) == count * (count + 1) // 2
+
+
+def test_a_reader_that_is_given_up_returns_nothing_and_loses_nothing(oltp: psycopg.Connection) -> None:
+    shop = Shop(oltp).open()
+    drain()
+    shop.pay(1_000)
+    target = snapshot_point(oltp).lsn
+    with _reading() as reader:
+        reader.give_up()
+        assert reader.collect(60, 10_000, target) is None
+    drain()
+    assert [row["status"] for row in latest("oltp", "charges")] == ["succeeded"]
+
+
+def test_a_killed_snapshot_leaves_nothing_behind(oltp: psycopg.Connection) -> None:
+    Shop(oltp).open()
+    left = settings().raw_zone / "snapshot" / "0"
+    left.mkdir(parents=True)
+    (left / "charges.csv").write_text("what a killed process exported")
+    drain()
+    assert not left.parent.exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.cimpl import NewTopic
 
-from payments.errors import UsageError
+from payments.errors import UnreachableError, UsageError
 from payments.settings import settings
 from payments.systems import processes
 from payments.systems.stream import server
@@ -99,8 +99,15 @@ def test_a_given_broker_is_used_and_told_of(home: Path, monkeypatch: pytest.Monk
     )
     monkeypatch.setenv("PAYMENTS_KAFKA_BOOTSTRAP", f"127.0.0.1:{free_port()}")
     settings.cache_clear()
-    with pytest.raises(UsageError, match=r"No broker answers at PAYMENTS_KAFKA_BOOTSTRAP .* start it, or unset"):
+    with pytest.raises(UnreachableError, match=r"No broker answers at PAYMENTS_KAFKA_BOOTSTRAP .* start it, or unset"):
         server.start()
+    assert home.exists()
+
+
+def test_a_topic_that_the_broker_does_not_make_is_one_line(home: Path) -> None:
+    server.start()
+    with pytest.raises(UsageError, match=r"The broker does not make the topic payments.events.a b: "):
+        make_topics(["payments.events.a b"])
     assert home.exists()
 
 
@@ -113,5 +120,9 @@ def test_properties_that_are_none_are_one_line(given: str, monkeypatch: pytest.M
     monkeypatch.setenv("PAYMENTS_KAFKA_PROPERTIES", '{"security.protocol": "SASL_SSL"}')
     settings.cache_clear()
     assert properties()["security.protocol"] == "SASL_SSL"
+    monkeypatch.setenv("PAYMENTS_KAFKA_PROPERTIES", '{"security.protocl": "SASL_SSL"}')
+    settings.cache_clear()
+    with pytest.raises(UsageError, match=r"PAYMENTS_KAFKA_PROPERTIES .* \"security.protocl\""):
+        admin()
     monkeypatch.undo()
     settings.cache_clear()
