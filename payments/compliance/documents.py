@@ -2,24 +2,26 @@
 
 There is no snapshot over collections. So what was written, removed or has expired since a collection was last landed is
 told apart by its own marks (``written_at``, tombstone, ``expire_at``) and left out: it is late, and no difference.
-Documents are compared by id.
+Documents are compared by id, and what customers spent by amount: what their profiles say of it must be what landed.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 import duckdb
 import pyarrow as pa
 from pymongo.collection import Collection
 
 from ingestion.cdc.copies import CONSUMER
-from ingestion.contracts import Entity, entities
+from ingestion.contracts import Column, Entity, entities
 from ingestion.document_changes import OVERLAP, Document, tombstones
 from ingestion.landing import open_items
-from ingestion.raw_zone import Pin, text_literal
+from ingestion.raw_zone import Pin, parquet, text_literal
+from payments.compliance.built import CAPTURED
 from payments.compliance.content import Content
-from payments.compliance.readings import KEYS_NAMED, Comparison, latest
+from payments.compliance.readings import KEYS_NAMED, Comparison, compared, latest, read
 from payments.systems.documents.client import database
 from payments.systems.documents.versioned import DOCUMENTS_A_BATCH
 
@@ -44,6 +46,18 @@ COPIES = (
     Copy("merchant_risk", "merchants", "merchant_id", is_whole=True),
     Copy("fraud_decisions", "charges", "charge_id", is_whole=False),
 )
+
+
+SPENT = Entity(
+    "copies",
+    "customer_profiles",
+    ("customer_id", "currency"),
+    (
+        *(Column(name, "text") for name in ("customer_id", "currency")),
+        *(Column(name, "bigint") for name in (CAPTURED, "payment_count")),
+    ),
+)
+"""What a customer spent in a currency, as its profile says."""
 
 
 def documents_compared(con: duckdb.DuckDBPyConnection, pin: Pin) -> tuple[list[Comparison], list[str]]:
@@ -72,8 +86,7 @@ def documents_compared(con: duckdb.DuckDBPyConnection, pin: Pin) -> tuple[list[C
         found.append(_by_id(con, pin, entity, store[name]))
         if late := _count(con, "late"):
             notes.append(f"{SOURCE}.{name}: {late} documents changed since they were landed (payments land documents)")
-    progress = store["copy_progress"].find_one({"_id": CONSUMER})
-    copied = None if progress is None else int(progress["sequence"])
+    copied = copies_reached()
     last = pin.last_of("oltp")
     if last is not None:
         found += [_owned(con, pin, copy, store[copy.collection], copied) for copy in COPIES]
@@ -206,6 +219,59 @@ def _owned(
     }
     return Comparison(
         f"copies.{copy.collection}", contents, _first(con, f"without its row in {copy.entity}", "without a copy")
+    )
+
+
+def copies_reached() -> int | None:
+    """Return the landing that the copies show at least; None when they were never kept current."""
+    progress = database()["copy_progress"].find_one({"_id": CONSUMER})
+    return None if progress is None else int(progress["sequence"])
+
+
+def load_spent(con: duckdb.DuckDBPyConnection) -> None:
+    """Fill a table ``spent`` of the session with what the profiles say that customers spent."""
+    profiles = database()["customer_profiles"]
+    names = [f"{column.name} {column.type}" for column in SPENT.columns]
+    con.execute(f"create or replace temp table spent ({', '.join(names)})")
+    documents = profiles.find({"spent": {"$ne": []}}, {"spent": 1}, batch_size=DOCUMENTS_A_BATCH)
+    while batch := list(islice(documents, DOCUMENTS_A_BATCH)):
+        said = [(found["_id"], entry) for found in batch for entry in found["spent"]]
+        columns = {
+            "id": [customer for customer, _ in said],
+            **{name: [entry[name] for _, entry in said] for name in ("currency", "amount_minor", "payment_count")},
+        }
+        con.register("incoming", pa.table(columns))
+        con.execute("insert into spent from incoming")
+        con.unregister("incoming")
+
+
+def spent_compared(con: duckdb.DuckDBPyConnection, pin: Pin, copied: int) -> Comparison:
+    """Compare ``spent`` with the charges of a raw zone that has everything committed before the profiles were read.
+
+    A profile shows at least the landing ``copied`` that the copies had reached before that, perhaps more: customers
+    touched since are left out.
+    """
+    owners = [entities("oltp")[name] for name in ("charges", "customers")]
+    rows = {owner.name: parquet(pin.files("oltp", owner.name)) for owner in owners if pin.files("oltp", owner.name)}
+    touched = " union all ".join(
+        f"select customer_id from {of} where _key in (select _key from {of} where _sequence > {copied})"
+        for of in rows.values()
+    )
+    untouched = f"customer_id not in (select customer_id from ({touched}) where customer_id is not null)"
+    landed = f"""
+        (
+            select customer_id, currency, sum({CAPTURED})::bigint as {CAPTURED}, count(*) as payment_count
+            from ({latest(con, pin, owners[0], "true")})
+            where status = 'succeeded' and {untouched}
+            group by customer_id, currency
+        )
+    """
+    said = f"(select * from spent where {untouched})"
+    return compared(
+        con,
+        "copies.customer_profiles.spent",
+        read(con, SPENT, "raw zone", landed),
+        read(con, SPENT, "document store", said),
     )
 
 

@@ -25,7 +25,7 @@ from ingestion.raw_zone import Pin, Position, RawZone
 from payments.compliance.barrier import Barrier, barrier
 from payments.compliance.built import CAPTURED, SOURCES, as_built, built
 from payments.compliance.content import Content
-from payments.compliance.documents import documents_compared
+from payments.compliance.documents import copies_reached, documents_compared, load_spent, spent_compared
 from payments.compliance.readings import (
     Comparison,
     Reading,
@@ -158,6 +158,8 @@ def reconcile() -> Reconciliation:
         part, said = documents_compared(con, pin)
         comparisons += part
         notes += said
+        if part and pin.last_of(OLTP) is not None:
+            comparisons += _spent(con, zone)
         notes += _refused(con, pin, comparisons)
     return Reconciliation(tuple(comparisons), tuple(notes))
 
@@ -181,6 +183,22 @@ def bring_up() -> bool:
             if not is_active:
                 raise
     return bool(is_active)
+
+
+def _spent(con: duckdb.DuckDBPyConnection, zone: RawZone) -> Iterator[Comparison]:
+    """Compare what customers spent, as their profiles and the raw zone tell, again while another process is landing."""
+    copied = copies_reached()
+    if copied is None:
+        return
+    load_spent(con)
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        is_elsewhere = bring_up()
+        found = spent_compared(con, zone.pin(), copied)
+        if found.agrees or not is_elsewhere or time.monotonic() > until:
+            break
+        time.sleep(_POLL_SECONDS)
+    yield found
 
 
 def _slot_is_active() -> bool | None:

@@ -159,6 +159,8 @@ def test_all_stores_agree_and_are_counted(platform: Path) -> None:
         total = connection.execute("select sum(amount_captured_minor) from core.charges where currency = 'EUR'")
         (euros,) = total.fetchone() or (0,)
     assert {money["oltp.charges EUR"][store] for store in ("PostgreSQL", "raw zone", "staging", "marts")} == {euros}
+    spent = money["copies.customer_profiles.spent EUR"]
+    assert spent["raw zone"] == spent["document store"] not in (0, None)
     assert money["files.transactions USD"]["marts"] == money["files.transactions USD"]["raw zone"] == 1234
     assert json.loads(result.as_json())["equal"] is True
     assert any(note.startswith("PostgreSQL and raw zone are compared at the barrier") for note in result.notes)
@@ -176,6 +178,7 @@ def test_each_planted_difference_is_red_and_names_its_keys(platform: Path) -> No
     late = one | {"_id": "fb_zzzzzzzz", "written_at": datetime.now(UTC)}
     (profile,) = database()["customer_profiles"].find().sort("_id", 1).limit(1)
     (risk,) = database()["merchant_risk"].find().sort("_id", 1).limit(1)
+    (spender,) = database()["customer_profiles"].find({"spent": {"$ne": []}}).sort("_id", -1).limit(1)
     customer = f"{profile['merchant_id']}/{profile['_id']}"
     is_charge = f"merchant_id || '/' || charge_id = '{charge}'"
     with (
@@ -197,12 +200,14 @@ def test_each_planted_difference_is_red_and_names_its_keys(platform: Path) -> No
         feedback.insert_one(late)
         feedback.delete_one({"_id": one["_id"]})
         database()["merchant_risk"].delete_one({"_id": risk["_id"]})
+        database()["customer_profiles"].update_one({"_id": spender["_id"]}, {"$inc": {"spent.0.amount_minor": 1}})
         try:
             result = reconcile()
         finally:
             feedback.delete_one({"_id": late["_id"]})
             feedback.insert_one(one)
             database()["merchant_risk"].insert_one(risk)
+            database()["customer_profiles"].replace_one({"_id": spender["_id"]}, spender)
     found = {
         name: [line.removeprefix(f"{name} ") for line in result.differences if line.startswith(f"{name} ")]
         for name in red(result)
@@ -216,6 +221,7 @@ def test_each_planted_difference_is_red_and_names_its_keys(platform: Path) -> No
         "oltp.ledger_entries",
         "documents.feedback",
         "copies.customer_profiles",
+        "copies.customer_profiles.spent",
         "copies.merchant_risk",
     }
     # PostgreSQL beside the raw zone, then the raw zone beside staging.
@@ -236,6 +242,10 @@ def test_each_planted_difference_is_red_and_names_its_keys(platform: Path) -> No
     assert found["documents.feedback"][-1] == f"only in raw zone: {one['_id']}"
     assert any(note.startswith("documents.feedback: 1 documents changed since") for note in result.notes)
     assert found["copies.customer_profiles"][-1] == f"without its row in customers: {profile['_id']}"
+    currency = spender["spent"][0]["currency"]
+    money, named = found["copies.customer_profiles.spent"]
+    assert money.startswith(f"{CAPTURED} {currency}: raw zone ")
+    assert named == f"other content in document store than in raw zone: {spender['_id']}/{currency}"
     assert found["copies.merchant_risk"][-1] == f"without a copy: {risk['_id']}"
     assert [row[0] for row in result.matrix() if row[-1] == "NO"] == sorted(found, key=list(_order(result)).index)
 
