@@ -5,8 +5,8 @@ The contract names tables of the schemas ``core`` and ``ledger`` only: identity 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ingestion.landing import Landing, LandingReport, Staged, landing, record_of
 from ingestion.raw_zone import Commit, Pin, file_literal, text_literal
 from payments.errors import UsageError
 from payments.systems.oltp.connection import connect
+from payments.systems.oltp.exported import NoSlotError, exported_snapshot
 
 SOURCE = "oltp"
 _ALL_ROWS = sql.SQL("true")
@@ -26,11 +27,7 @@ _ALL_ROWS = sql.SQL("true")
 
 @dataclass(frozen=True)
 class SnapshotPoint:
-    """Where in the life of the server a snapshot stands; ``lsn`` as an integer, ``origin`` its address.
-
-    Everything that was committed and flushed before ``lsn`` is in the snapshot; what came later may be. A change log
-    that is read from ``lsn`` on therefore misses nothing, and repeats what it shares with the snapshot.
-    """
+    """Where in the life of the server a snapshot stands; ``lsn`` as an integer, ``origin`` its address."""
 
     system_identifier: str
     timeline: int
@@ -46,10 +43,8 @@ def land_oltp() -> LandingReport:
     """
     with landing(SOURCE, "snapshot", origin="") as batch:
         with connect(autocommit=True) as connection:
-            # Before the snapshot: a position taken after it could lie beyond a commit that the snapshot does not see.
-            point = snapshot_point(connection)
             tables = tables_now(connection, batch.pin)
-            with repeatable_read(connection) as read_at:
+            with one_state(connection) as (point, read_at):
                 require_all_rows(connection, tables)
                 for table in tables:
                     if table.view.stopped is not None:
@@ -109,6 +104,26 @@ def epoch_of(last: Commit | None, point: SnapshotPoint) -> int:
         and int(last.parameters["lsn"]) <= point.lsn
     )
     return epoch if is_same_log else epoch + 1
+
+
+@contextmanager
+def one_state(connection: psycopg.Connection) -> Iterator[tuple[SnapshotPoint, datetime]]:
+    """Open a transaction that reads one state; yield the place of the log that it stands at, and the moment it began.
+
+    Everything that was committed before that place is in it, and nothing else. Where the server makes no slot to know
+    the place exactly, some of what was committed right after it may be in it too: a log that is read from there on
+    misses nothing, and repeats what it shares with the state.
+    """
+    # A place taken after the state could lie beyond a commit that the state does not show.
+    point = snapshot_point(connection)
+    with ExitStack() as stack:
+        try:
+            with exported_snapshot() as (lsn, snapshot):
+                read_at = stack.enter_context(repeatable_read(connection, snapshot))
+            point = replace(point, lsn=lsn)
+        except NoSlotError:
+            read_at = stack.enter_context(repeatable_read(connection))
+        yield point, read_at
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 
 from ingestion.cdc.batches import LOG_COLUMNS, change_schema, json_text
+from ingestion.cdc.snapshot import snapshots_after
 from ingestion.contracts import Entity
 from ingestion.landing import Landing, record_of
 from ingestion.raw_zone import Position
@@ -54,13 +56,44 @@ class _Replay:
         self._entity = entity
         self._texts = [column for column in entity.text_columns if column not in entity.key]
         in_part = {self._former_key(change) for change in changes if change["_unchanged_columns"]}
-        first = str(changes[0]["_position"])
-        self._rows = _landed(batch, entity, self._texts, None if is_emptied else in_part, first)
+        asked = None if is_emptied else in_part
+        self._rows = _landed(batch, entity, self._texts, asked, "true")
         # What was deleted stays known: a row whose key changes is deleted first, and made of what it kept afterwards.
         self._gone: dict[Key, Values] = {}
+        # Rows that a snapshot found only after the first change: its place, key, and values (None: no such row).
+        self._coming: list[tuple[str, Key, Values | None]] = []
+        first = str(changes[0]["_position"])
+        self._snapshots = snapshots_after(batch.pin, entity, first)
+        if self._snapshots.places:
+            in_log = f"_position < '{first}' and _sequence >= {self._snapshots.since}"
+            self._begin_before_snapshots(first, _landed(batch, entity, self._texts, asked, in_log))
+
+    def _begin_before_snapshots(self, first: str, in_log: dict[Key, Values]) -> None:
+        """Let what a snapshot found wait for its place; until then only what the log told before counts."""
+        for key in self._rows.keys() | in_log.keys():
+            place = self._snapshots.place(key)
+            if first < place:
+                self._coming.append((place, key, self._rows.pop(key, None)))
+                if key in in_log:
+                    self._rows[key] = in_log[key]
+        self._coming.sort(key=itemgetter(0), reverse=True)
+
+    def _pass_snapshots(self, position: str) -> None:
+        while self._coming and self._coming[-1][0] <= position:
+            _, key, values = self._coming.pop()
+            self._gone.pop(key, None)
+            self._rows.pop(key, None)
+            if values is not None:
+                self._rows[key] = values
 
     def records(self, changes: list[Row]) -> Iterator[Row]:
+        """Give the changes whole.
+
+        One that keeps a value of which the log told nothing is left out where a snapshot found its row later: nobody
+        knows the row as it was, and the snapshot tells what became of it.
+        """
         for change in changes:
+            self._pass_snapshots(str(change["_position"]))
             match change["_op"]:
                 case "t":
                     yield from self._emptied(change)
@@ -70,7 +103,8 @@ class _Replay:
                         self._gone[key] = self._rows.pop(key)
                     yield change
                 case _:
-                    yield self._written(change)
+                    if (written := self._written(change)) is not None:
+                        yield written
 
     def _emptied(self, change: Row) -> Iterator[Row]:
         position = Position.parse(change["_position"])
@@ -81,12 +115,15 @@ class _Replay:
             yield {**change, **values, "_op": "d", "_before": before, "_position": str(at)}
         self._rows.clear()
 
-    def _written(self, change: Row) -> Row:
+    def _written(self, change: Row) -> Row | None:
         unchanged = json.loads(change["_unchanged_columns"] or "[]")
         whole = change
         if unchanged:
             key = self._former_key(change)
             former = self._rows.get(key, self._gone.get(key))
+            if former is None and str(change["_position"]) < self._snapshots.place(self._key(change)):
+                self._rows.pop(self._key(change), None)
+                return None
             if former is None:
                 return {**change, "_rule": "incomplete", "_reason": f"{unchanged[0]} kept a value that never landed"}
             whole = {**change, **{name: former.get(name) for name in unchanged}}
@@ -102,23 +139,8 @@ class _Replay:
         return tuple(before.get(name) or change[name] for name in self._entity.key)
 
 
-def _landed(
-    batch: Landing, entity: Entity, columns: list[str], keys: set[Key] | None, position: str
-) -> dict[Key, Values]:
-    """Return the landed text columns of rows by key, as they were before a position: of these keys, or (None) of all.
-
-    A row that was not there before it may have landed by a snapshot that is younger than the log that is read now: its
-    values are the best that is known, and the snapshot outranks the change.
-    """
-    before = _versions(batch, entity, columns, keys, f"_position < '{position}'")
-    if keys is None or not (missing := keys - before.keys()):
-        return before
-    return before | _versions(batch, entity, columns, missing, "true")
-
-
-def _versions(
-    batch: Landing, entity: Entity, columns: list[str], keys: set[Key] | None, where: str
-) -> dict[Key, Values]:
+def _landed(batch: Landing, entity: Entity, columns: list[str], keys: set[Key] | None, where: str) -> dict[Key, Values]:
+    """Return the text columns of rows by key as they landed last under a condition: of these keys, or (None) of all."""
     key = ", ".join(f'cast("{name}" as varchar)' for name in entity.key)
     is_asked_for = "true" if keys is None else f"concat_ws(chr(31), {key}) in (select unnest(?::varchar[]))"
     landed = batch.latest(entity, f"{where} and {is_asked_for}")

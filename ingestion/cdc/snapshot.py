@@ -4,7 +4,7 @@ A batch says in its commit record what it holds; a snapshot that was interrupted
 several tables at once, all of them from one exported state of the server. After an interruption that state is gone and
 the rest is read from a later one: the log, which is read from before the first of them, brings both to the same end.
 The rows of a batch stand at the place of the log at which their state was exported, so that older changes, which are
-read after them, do not outrank them.
+read after them, do not outrank them. That place is exact where the server makes a slot for it (see ``one_state``).
 """
 
 import json
@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from ingestion.compaction import emptied
-from ingestion.contracts import entities
+from ingestion.contracts import Entity, entities
 from ingestion.landing import LandingReport, Staged, landing
 from ingestion.oltp import (
     SOURCE,
@@ -30,15 +30,15 @@ from ingestion.oltp import (
     copy_table,
     csv_of,
     note_columns,
+    one_state,
     repeatable_read,
     require_all_rows,
-    snapshot_point,
     stage_csv,
     stopped_tables,
     table_now,
     table_of,
 )
-from ingestion.raw_zone import Commit, Pin, RawZone
+from ingestion.raw_zone import Commit, Pin, Position, RawZone
 from payments.settings import settings
 from payments.systems.oltp.connection import connect
 
@@ -84,6 +84,47 @@ def _ranges(commit: Commit) -> list[Range]:
     return [Range(**found) for found in json.loads(commit.parameters.get("ranges", "[]"))]
 
 
+@dataclass(frozen=True)
+class Snapshots:
+    """Where snapshots found the rows of an entity that the log, as it is read now, has not reached yet.
+
+    ``places`` are ranges and the positions at which they were read, the newest first. What landed from sequence
+    ``since`` on, the log has told without a gap.
+    """
+
+    since: int = 0
+    places: tuple[tuple[Range, str], ...] = ()
+
+    def place(self, key: Sequence[str | None]) -> str:
+        """Return the position at which a snapshot read the place of a key last; empty when none did."""
+        leading = key[0] or ""
+        for found, position in self.places:
+            if (found.above is None or leading > found.above) and (found.up_to is None or leading <= found.up_to):
+                return position
+        return ""
+
+
+def snapshots_after(pin: Pin, entity: Entity, position: str) -> Snapshots:
+    """Return the snapshots of an entity that stand behind a position of the log; mostly there are none."""
+    last = pin.last_of(SOURCE, "columns")
+    if last is None or _place(last) <= position:
+        return Snapshots()
+    places: list[tuple[Range, str]] = []
+    for commit in reversed(pin.batches(SOURCE, kind="snapshot")):
+        ranges = [found for found in _ranges(commit) if found.entity == entity.name]
+        if not ranges and any(part.entity == entity.name for part in commit.entities):
+            ranges = [Range(entity.name)]
+        places += [(found, _place(commit)) for found in ranges]
+        # Before it the log may have a gap: it begins a generation, or takes up a table that had been stopped.
+        if "ranges" in commit.parameters and any(found.above is None for found in ranges):
+            return Snapshots(commit.sequence, tuple(places))
+    return Snapshots(0, tuple(places))
+
+
+def _place(snapshot: Commit) -> str:
+    return str(Position(snapshot.reached.epoch, snapshot.reached.commit_lsn, 0, 0))
+
+
 def land_snapshot(missing: Sequence[Range]) -> Iterator[LandingReport]:
     """Land ranges of entities, batch by batch, from one state of the server; the caller is the only one that does.
 
@@ -95,11 +136,9 @@ def land_snapshot(missing: Sequence[Range]) -> Iterator[LandingReport]:
     pin = RawZone(settings().raw_zone).pin()
     with ExitStack() as stack:
         connection = stack.enter_context(connect(autocommit=True))
-        # Before the snapshot: a position taken after it could lie beyond a commit that the snapshot does not see.
-        point = snapshot_point(connection)
         tables = {found.entity: table_now(connection, pin, entities(SOURCE)[found.entity]) for found in missing}
         readable = {name: table for name, table in tables.items() if table.view.stopped is None}
-        read_at = stack.enter_context(repeatable_read(connection))
+        point, read_at = stack.enter_context(one_state(connection))
         require_all_rows(connection, readable.values())
         batches = _batches(connection, [found for found in missing if found.entity in readable], readable)
         row = connection.execute("select pg_export_snapshot()").fetchone()

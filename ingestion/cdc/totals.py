@@ -53,8 +53,8 @@ class _Batch:
         )
 
 
-def topic_totals(stream: str, up_to: int | None = None) -> TopicTotals | None:
-    """Return what the topic holds of a log, up to a place of it; None when it holds no whole batch of it.
+def topic_totals(stream: str, up_to: int | None = None, since: int = 0) -> TopicTotals | None:
+    """Return what the topic holds of a log, between two places of it; None when it holds no whole batch of it.
 
     Raises:
         UsageError: the broker cannot be reached.
@@ -71,10 +71,10 @@ def topic_totals(stream: str, up_to: int | None = None) -> TopicTotals | None:
         if batch.is_whole() and next(iter(batch.barriers.values())).stream == stream
     ]
     ends.sort(key=lambda end: (end[0].epoch, end[0].end_lsn))
-    return _totals(ends, up_to) if ends else None
+    return _totals(ends, up_to, since) if ends else None
 
 
-def _totals(ends: list[tuple[Barrier, dict[str, set[str]]]], up_to: int | None) -> TopicTotals:
+def _totals(ends: list[tuple[Barrier, dict[str, set[str]]]], up_to: int | None, since: int) -> TopicTotals:
     last = ends[-1][0]
     epoch, start, end = last.epoch, last.end_lsn, last.end_lsn
     positions: dict[str, set[str]] = {}
@@ -84,9 +84,10 @@ def _totals(ends: list[tuple[Barrier, dict[str, set[str]]]], up_to: int | None) 
         start = min(start, barrier.start_lsn)
         for entity, some in found.items():
             positions.setdefault(entity, set()).update(some)
-    end = end if up_to is None else max(start, min(end, up_to))
-    below = str(Position(epoch, end, 0, 0))
-    counted = {entity: [at for at in found if at < below] for entity, found in positions.items()}
+    start = max(start, since)
+    end = max(start, end if up_to is None else min(end, up_to))
+    first, below = str(Position(epoch, start, 0, 0)), str(Position(epoch, end, 0, 0))
+    counted = {entity: [at for at in found if first <= at < below] for entity, found in positions.items()}
     return TopicTotals(epoch, start, end, {entity: _of(found) for entity, found in sorted(counted.items()) if found})
 
 

@@ -248,11 +248,16 @@ def _at_barrier(
 
 
 def _on_topics(con: duckdb.DuckDBPyConnection, pin: Pin, place: Position) -> Iterator[Comparison]:
-    """Compare the changes that the topic of a broker holds, up to the barrier, with those that have landed."""
+    """Compare the changes that the topic of a broker holds, up to the barrier, with those that have landed.
+
+    Of what a snapshot found later the log need not tell everything: the comparison begins with the last one.
+    """
     last = pin.last_of(OLTP)
     if last is None or "generation" not in last.parameters or not broker.is_wanted():
         return
-    found = topic_totals(log_name(last), place.commit_lsn)
+    snapshot = pin.last_of(OLTP, "columns")
+    since = 0 if snapshot is None else snapshot.reached.commit_lsn
+    found = topic_totals(log_name(last), place.commit_lsn, since)
     if found is None:
         return
     start, end = Position(found.epoch, found.start_lsn, 0, 0), Position(found.epoch, found.end_lsn, 0, 0)

@@ -11,6 +11,7 @@ import pytest
 from ingestion.cdc.batches import ChangeTables
 from ingestion.cdc.generation import NAME, resnapshot
 from ingestion.cdc.slot import SlotReader
+from ingestion.cdc.snapshot import Range, Snapshots
 from ingestion.cdc.stream import _reading, drain, follow
 from ingestion.oltp import land_oltp, snapshot_point
 from ingestion.raw_zone import BatchFiles, Commit
@@ -480,3 +481,84 @@ def test_a_killed_snapshot_leaves_nothing_behind(oltp: psycopg.Connection) -> No
     (left / "charges.csv").write_text("what a killed process exported")
     drain()
     assert not left.parent.exists()
+
+
+def large(seed: int) -> str:
+    """Return a text that PostgreSQL keeps outside of its row: it does not compress well."""
+    return "".join(Random(seed).choices("0123456789abcdef", k=9_000))  # noqa: S311 (a repeatable draw)
+
+
+def renamed(connection: psycopg.Connection, name: str) -> None:
+    connection.execute("update core.merchants set business_name = %s where merchant_id = %s", (name, MERCHANT))
+
+
+def moved(connection: psycopg.Connection, country: str) -> None:
+    connection.execute("update core.merchants set country = %s where merchant_id = %s", (country, MERCHANT))
+
+
+def names_by_country() -> list[tuple[str, str, str]]:
+    landed = rows("oltp", "merchants", order="_position")
+    return [(row["_op"], row["country"], row["business_name"][:8]) for row in landed]
+
+
+def test_no_change_gets_a_value_that_came_after_it(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    Shop(oltp).open()
+    renamed(oltp, large(1))
+    oltp.execute(
+        "insert into core.products (merchant_id, product_id, product_name, created_at, updated_at) "
+        "values (%s, 'prod_1', %s, %s, %s)",
+        (MERCHANT, large(9), NOON, NOON),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("ingestion.cdc.snapshot._land", _die)
+        with pytest.raises(KilledError):
+            drain()
+    # The slot is there, the snapshot is not: the log tells what the snapshot will only find the end of.
+    moved(oltp, "DE")
+    renamed(oltp, large(2))
+    moved(oltp, "IT")
+    oltp.execute("update core.products set is_active = false")
+    with oltp.transaction():
+        oltp.execute("set local session_replication_role = replica")
+        oltp.execute("delete from core.products")
+    drain()
+    second = large(2)[:8]
+    assert names_by_country() == [("u", "DE", second), ("u", "IT", second), ("r", "IT", second)]
+    assert [row["_op"] for row in rows("oltp", "products")] == ["d"]
+    assert refused("oltp", "products") == []
+    moved(oltp, "ES")
+    drain()
+    assert names_by_country()[-1] == ("u", "ES", second)
+
+
+def test_no_change_gets_a_value_from_before_a_gap(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    Shop(oltp).open()
+    renamed(oltp, large(1))
+    drain()
+    oltp.execute("select pg_drop_replication_slot(%s)", (NAME,))
+    renamed(oltp, large(2))  # nobody will ever tell of it
+    resnapshot()
+    moved(oltp, "DE")
+    renamed(oltp, large(3))
+    drain()
+    third = large(3)[:8]
+    assert names_by_country() == [("r", "FR", large(1)[:8]), ("u", "DE", third), ("u", "DE", third)]
+    # One batch before and behind a snapshot: each change gets what held at its place.
+    with monkeypatch.context() as patch:
+        patch.setattr("ingestion.cdc.stream.land", _die)
+        moved(oltp, "IT")
+        with pytest.raises(KilledError):
+            drain()
+    renamed(oltp, large(4))
+    land_oltp()
+    moved(oltp, "ES")
+    drain()
+    fourth = large(4)[:8]
+    assert names_by_country()[3:] == [("u", "IT", third), ("u", "IT", fourth), ("u", "IT", fourth), ("u", "ES", fourth)]
+
+
+def test_ranges_of_a_snapshot_have_places_of_their_own() -> None:
+    places = ((Range("charges", above="acct_m"), "2"), (Range("charges", up_to="acct_m"), "1"))
+    found = Snapshots(7, places)
+    assert [found.place((key, "ch_1")) for key in ("acct_a", "acct_m", "acct_n")] == ["1", "1", "2"]
+    assert Snapshots().place(("acct_a",)) == ""

@@ -20,7 +20,6 @@ from ingestion.documents import land_documents
 from ingestion.files import land_transactions
 from ingestion.oltp import land_oltp
 from ingestion.raw_zone import RawZone, parquet, text_literal
-from payments.compliance import barrier as barriers
 from payments.compliance.barrier import barrier
 from payments.compliance.built import CAPTURED, FILE_CAPTURED, MARTS
 from payments.compliance.readings import Comparison, latest
@@ -30,6 +29,7 @@ from payments.settings import settings
 from payments.simulation.history import simulate
 from payments.simulation.traffic import run_traffic
 from payments.systems.documents.client import database
+from payments.systems.oltp import exported
 from payments.systems.oltp.connection import connect
 from payments.systems.stream import server as broker
 from tests.conftest import Servers, empty_oltp, free_port
@@ -320,7 +320,7 @@ def test_a_barrier_that_has_to_do_without_a_slot_says_so(
     oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Shop(oltp).open()
-    monkeypatch.setattr(barriers, "_WAIT", "50ms")
+    monkeypatch.setattr(exported, "_WAIT", "50ms")
     with connect() as other:
         other.execute("update core.customers set city = 'Nice', version = version + 1")
         with barrier() as found:
