@@ -52,9 +52,9 @@ MUTANTS = (
     Mutant(
         "acknowledge before landing",
         _STREAM,
-        "                report, reached = land(batch), batch.end_lsn\n                reader.acknowledge(reached)\n",
-        "                reached = batch.end_lsn\n                reader.acknowledge(reached)\n"
-        "                report = land(batch)\n",
+        "report, reached = land(batch), batch.end_lsn\n                    reader.acknowledge(reached)\n",
+        "reached = batch.end_lsn\n                    reader.acknowledge(reached)\n"
+        "                    report = land(batch)\n",
         _stream("a_batch_that_was_not_published_is_read_again"),
     ),
     Mutant(
@@ -119,6 +119,20 @@ MUTANTS = (
         "if in_part is not None and any(in_part):",
         "if in_part is not None and in_part[1]:",
         _stream("a_large_value_that_the_log_does_not_repeat_is_filled"),
+    ),
+    Mutant(
+        "large values are filled with what a snapshot found later",
+        "ingestion/cdc/records.py",
+        "            if first < place:\n",
+        "            if first > place:\n",
+        _stream("no_change_gets_a_value_that_came_after_it"),
+    ),
+    Mutant(
+        "large values are filled across a gap of the log",
+        "ingestion/cdc/records.py",
+        " and _sequence >= {self._snapshots.since}",
+        "",
+        _stream("no_change_gets_a_value_from_before_a_gap"),
     ),
     Mutant(
         "truncations are not told",
