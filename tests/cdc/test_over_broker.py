@@ -10,14 +10,13 @@ import pytest
 from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain, follow
 from ingestion.cdc.supervisor import supervise
-from ingestion.oltp import land_oltp
 from payments.settings import settings
 from payments.simulation.traffic import run_traffic
 from payments.systems import processes
 from payments.systems.stream import server
 from payments.systems.stream.noida import embedded_broker
 from tests.conftest import free_port
-from tests.ingestion.raw import pin, rows
+from tests.ingestion.raw import assert_nothing_lost_or_twice, pin
 from tests.systems.shop import Shop
 
 pytestmark = pytest.mark.usefixtures("platform_home")
@@ -32,14 +31,6 @@ def broker(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Iterato
     server.start()
     yield
     server.destroy()
-
-
-def assert_nothing_lost_or_twice() -> None:
-    differing = [counts for counts in land_oltp().entities if counts.accepted or counts.deleted or counts.quarantined]
-    assert differing == [], "a snapshot finds what the log did not bring"
-    for entity in ("ledger_entries", "charges", "customers"):
-        positions = [row["_position"] for row in rows("oltp", entity)]
-        assert len(set(positions)) == len(positions), f"a change of {entity} landed twice"
 
 
 def test_all_that_is_committed_lands(oltp: psycopg.Connection) -> None:
