@@ -398,13 +398,8 @@ class Simulation:
 
     def expected(self) -> Expected:
         """Return all that was committed, also before a restore."""
-        events, excused = list(self._past.events), set(self._past.excused)
-        for event in self.history():
-            if event.n not in self._base:
-                if event.n in self._excused or event.is_excused:
-                    excused.add(len(events))
-                events.append(event)
-        return Expected(events, excused)
+        history = self.history()
+        return self.expected_of(history, {event.n for event in history})
 
     def _require_agreement(self) -> None:
         with psycopg.connect(self.dsn) as connection:
@@ -716,10 +711,10 @@ class Simulation:
         self._past, self._excused = known, set()
         self._base = {event.n for event in self.history()}
 
-    def expected_of(self, gone: list[Event], landed: set[int]) -> Expected:
-        """Return what was committed until a restore; what had not landed need not be told."""
+    def expected_of(self, events: list[Event], landed: set[int]) -> Expected:
+        """Return what was committed before the last restore, and these events since; what has not landed is excused."""
         known = Expected(list(self._past.events), set(self._past.excused))
-        for event in gone:
+        for event in events:
             if event.n in self._base:
                 continue
             if event.n in self._excused or event.n not in landed or event.is_excused:
