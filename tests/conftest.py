@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from pymongo.database import Database
 
+from ingestion.cdc.generation import NAME
 from payments.settings import settings
 from payments.systems.documents import server as documents_server
 from payments.systems.documents.client import database
@@ -148,6 +149,19 @@ def empty_oltp(connection: psycopg.Connection) -> None:
         else:  # a truncate makes every file of every index anew, which costs more than a few rows
             for name in names:
                 connection.execute(f"delete from {name}".encode())
+
+
+def drop_slot(connection: psycopg.Connection) -> None:
+    """Drop the replication slot and its publication, which nobody reads; nothing where there are none."""
+    dropped = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s"
+    connection.execute(dropped, (NAME,))
+    connection.execute(f"drop publication if exists {NAME}".encode())
+
+
+@pytest.fixture
+def without_slot(oltp: psycopg.Connection) -> None:
+    """No stream has read the operational store yet."""
+    drop_slot(oltp)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain, follow
 from ingestion.cdc.supervisor import supervise
 from payments.settings import settings
@@ -15,17 +14,16 @@ from payments.simulation.traffic import run_traffic
 from payments.systems import processes
 from payments.systems.stream import server
 from payments.systems.stream.noida import embedded_broker
-from tests.conftest import free_port
+from tests.conftest import Servers, free_port
 from tests.ingestion.raw import assert_nothing_lost_or_twice, pin
 from tests.systems.shop import Shop
 
-pytestmark = pytest.mark.usefixtures("platform_home")
+pytestmark = pytest.mark.usefixtures("platform_home", "without_slot")
 
 
 @pytest.fixture(autouse=True)
-def broker(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    oltp.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,))
-    oltp.execute(f"drop publication if exists {NAME}")
+def broker(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    assert servers.home == settings().home
     monkeypatch.setenv("PAYMENTS_KAFKA_PORT", str(free_port()))
     settings.cache_clear()
     server.start()

@@ -13,7 +13,6 @@ import psycopg
 import pytest
 
 from ingestion.cdc.copies import advance_copies
-from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain, follow
 from ingestion.contracts import entities
 from ingestion.documents import land_documents
@@ -32,7 +31,7 @@ from payments.simulation.traffic import run_traffic
 from payments.systems.documents.client import database
 from payments.systems.oltp.connection import connect
 from payments.systems.stream import server as broker
-from tests.conftest import Servers, empty_oltp, free_port
+from tests.conftest import Servers, drop_slot, empty_oltp, free_port
 from tests.systems.shop import Shop
 
 FILE = """transaction_id,merchant_id,amount,currency,transaction_at,status
@@ -94,13 +93,6 @@ def _build(warehouse: Path) -> None:
             known = con.execute("select count(*) from duckdb_tables() where table_name = ?", [mart.model]).fetchone()
             verb = "insert into" if known == (1,) else "create table"
             con.execute(f"{verb} dev_marts.{mart.model} {'by name' if known == (1,) else 'as'} {rows}")
-
-
-def drop_slot(connection: psycopg.Connection) -> None:
-    connection.execute(
-        "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,)
-    )
-    connection.execute(f"drop publication if exists {NAME}".encode())
 
 
 def red(result: Reconciliation) -> set[str]:
