@@ -21,6 +21,7 @@ from payments.systems.documents.collections import apply_collections
 from payments.systems.oltp import server as oltp_server
 from payments.systems.oltp.connection import connect
 from payments.systems.oltp.migrations import REFERENCE_TABLES, migrate
+from tests.systems.brokers import own_broker
 
 LARGE_BYTES = 4 * 1024 * 1024
 # The log of every event, with each character looked at for secrets, is a seventh of the time of a build.
@@ -185,3 +186,10 @@ def platform_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     yield tmp_path
     monkeypatch.undo()
     settings.cache_clear()
+
+
+@pytest.fixture
+def broker_home(reachable_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state folder of this test alone, whose embedded broker does not run yet."""
+    with own_broker(monkeypatch, reachable_folder / tmp_path.name) as home:
+        yield home

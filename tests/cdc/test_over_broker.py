@@ -9,13 +9,11 @@ import pytest
 
 from ingestion.cdc.stream import drain, follow
 from ingestion.cdc.supervisor import supervise
-from payments.settings import settings
 from payments.simulation.traffic import run_traffic
-from payments.systems import processes
 from payments.systems.stream import server
-from payments.systems.stream.noida import embedded_broker
-from tests.conftest import Servers, free_port
+from tests.conftest import Servers
 from tests.ingestion.raw import assert_nothing_lost_or_twice, pin
+from tests.systems.brokers import kill_broker, own_broker
 from tests.systems.shop import Shop
 
 pytestmark = pytest.mark.usefixtures("platform_home", "without_slot")
@@ -23,12 +21,9 @@ pytestmark = pytest.mark.usefixtures("platform_home", "without_slot")
 
 @pytest.fixture(autouse=True)
 def broker(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    assert servers.home == settings().home
-    monkeypatch.setenv("PAYMENTS_KAFKA_PORT", str(free_port()))
-    settings.cache_clear()
-    server.start()
-    yield
-    server.destroy()
+    with own_broker(monkeypatch, servers.home):
+        server.start()
+        yield
 
 
 def test_all_that_is_committed_lands(oltp: psycopg.Connection) -> None:
@@ -52,8 +47,7 @@ def test_a_broker_that_dies_is_refilled(oltp: psycopg.Connection) -> None:
         for step in follow(stop.is_set):
             streamed += step.changes
             if streamed > 200 and not stop.is_set():
-                processes.kill(int(embedded_broker().pid_file.read_text()))
-                assert processes.wait_until(lambda: embedded_broker().running() is None, 10)
+                kill_broker()
                 server.start()
                 stop.set()
         traffic.result()

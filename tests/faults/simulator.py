@@ -36,12 +36,12 @@ from payments.systems.oltp.connection import connect, dsn
 from payments.systems.oltp.migrations import migrate
 from payments.systems.oltp.postgres import cluster
 from payments.systems.stream import server as broker_server
-from payments.systems.stream.noida import embedded_broker
 from tests.cdc.test_copies import assert_equal_to_the_source
 from tests.faults.oracle import Expected, reached, violations
 from tests.faults.proxy import Proxy
 from tests.faults.stream_process import Failure, Run, start
 from tests.faults.workload import Event, Workload, history, record_anew, record_history
+from tests.systems.brokers import kill_broker, point_to_broker
 from tests.systems.shop import Shop
 from tests.systems.stores import own_store
 
@@ -192,10 +192,7 @@ class SeedBroker:
     def settings(self) -> Iterator[None]:
         """Let this process mean this broker."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("PAYMENTS_KAFKA_BOOTSTRAP", raising=False)
-            patch.setenv("PAYMENTS_HOME", str(self.home))
-            patch.setenv("PAYMENTS_KAFKA_PORT", str(self.port))
-            settings.cache_clear()
+            point_to_broker(patch, self.home, self.port)
             yield
         settings.cache_clear()
 
@@ -212,10 +209,7 @@ class SeedBroker:
     def kill(self) -> None:
         """Kill it: it forgets what it acknowledged last."""
         with self.settings():
-            running = embedded_broker().running()
-            assert running is not None
-            os.kill(running.pid, signal.SIGKILL)
-            processes.wait_until(lambda: embedded_broker().running() is None, PATIENCE_SECONDS)
+            kill_broker()
 
     def destroy(self) -> None:
         """Stop it and delete all that it holds."""
