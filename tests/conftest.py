@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from pymongo.database import Database
 
+from ingestion.cdc.generation import NAME
 from payments.settings import settings
 from payments.systems.documents import server as documents_server
 from payments.systems.documents.client import database
@@ -20,6 +21,7 @@ from payments.systems.documents.collections import apply_collections
 from payments.systems.oltp import server as oltp_server
 from payments.systems.oltp.connection import connect
 from payments.systems.oltp.migrations import REFERENCE_TABLES, migrate
+from tests.systems.brokers import own_broker
 
 LARGE_BYTES = 4 * 1024 * 1024
 # The log of every event, with each character looked at for secrets, is a seventh of the time of a build.
@@ -150,6 +152,19 @@ def empty_oltp(connection: psycopg.Connection) -> None:
                 connection.execute(f"delete from {name}".encode())
 
 
+def drop_slot(connection: psycopg.Connection) -> None:
+    """Drop the replication slot and its publication, which nobody reads; nothing where there are none."""
+    dropped = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s"
+    connection.execute(dropped, (NAME,))
+    connection.execute(f"drop publication if exists {NAME}".encode())
+
+
+@pytest.fixture
+def without_slot(oltp: psycopg.Connection) -> None:
+    """No stream has read the operational store yet."""
+    drop_slot(oltp)
+
+
 @pytest.fixture
 def documents(servers: Servers) -> Database[dict[str, Any]]:
     """The document database with its collections, validators and indexes, and no document."""
@@ -171,3 +186,10 @@ def platform_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     yield tmp_path
     monkeypatch.undo()
     settings.cache_clear()
+
+
+@pytest.fixture
+def broker_home(reachable_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state folder of this test alone, whose embedded broker does not run yet."""
+    with own_broker(monkeypatch, reachable_folder / tmp_path.name) as home:
+        yield home

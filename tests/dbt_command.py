@@ -32,8 +32,9 @@ def run_dbt(folder: Path, *arguments: str) -> None:
 def share_parse(folder: Path) -> None:
     """Give a target folder what dbt has parsed of the project already; dbt reads anew what has changed since.
 
-    Where there is nothing yet, or another process just writes it, dbt parses everything. It also does so for another
-    ``--target`` than the one that was parsed for, and to name the default one is another one.
+    dbt takes it only for the same profile and ``--target``: a warehouse of another path, or on another port, is another
+    profile, and to name the default target is another target. Then, and where there is nothing yet or another process
+    just writes it, dbt parses everything. So it serves a test whose warehouse is that of the developer, and no other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):

@@ -1,11 +1,8 @@
 """Changes over a broker: killed, emptied, stopped, or written to by strangers, it gives the log exactly, and once."""
 
 import json
-import os
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -22,28 +19,22 @@ from ingestion.cdc.envelope import BARRIER
 from ingestion.cdc.totals import topic_totals
 from ingestion.landing import Staged, landing
 from ingestion.quarantine import list_quarantine
-from payments.settings import settings
 from payments.systems.stream import server
 from payments.systems.stream.client import admin, consumer_properties, producer_properties
-from payments.systems.stream.noida import embedded_broker
 from payments.systems.stream.topics import CHANGES, DEAD_LETTERS, PARTITIONS
 from tests.cdc.log_batches import CONTRACT, Log, changes_in, events
-from tests.conftest import free_port
+from tests.systems.brokers import kill_broker
 
 pytestmark = pytest.mark.usefixtures("platform_home")
 SECONDS = 60
 
 
 @pytest.fixture
-def stream(reachable_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def stream(broker_home: Path) -> str:
     """An embedded broker without a message, and the name of a log."""
-    monkeypatch.delenv("PAYMENTS_KAFKA_BOOTSTRAP", raising=False)
-    monkeypatch.setenv("PAYMENTS_HOME", str(reachable_folder / tmp_path.name))
-    monkeypatch.setenv("PAYMENTS_KAFKA_PORT", str(free_port()))
-    settings.cache_clear()
+    assert not broker_home.exists()
     server.start()
-    yield "a log"
-    server.destroy()
+    return "a log"
 
 
 class Flow:
@@ -110,15 +101,6 @@ def hint(offset: int) -> None:
     consumer.close()
 
 
-def kill() -> None:
-    """End the broker as a crash would."""
-    running = embedded_broker().running()
-    assert running is not None
-    os.kill(running.pid, signal.SIGKILL)
-    while embedded_broker().running() is not None:
-        time.sleep(0.01)
-
-
 def test_what_is_published_comes_back_as_it_was(stream: str) -> None:
     flow = Flow(stream, new_log(1, 60))
     batches = list(flow.log.batches(flow.log.start))
@@ -182,7 +164,7 @@ def test_a_killed_broker_loses_nothing_for_us(stream: str, full_size: bool) -> N
     flow = Flow(stream, new_log(4, 30))
     for _ in range(10 if full_size else 2):
         flow.publish(flow.reached)
-        kill()  # at once: the end of what it acknowledged is on no disk yet
+        kill_broker()  # at once: the end of what it acknowledged is on no disk yet
         server.start()
         flow.land()
         flow.log.grow(30)

@@ -12,7 +12,6 @@ from pymongo.errors import ServerSelectionTimeoutError
 from ingestion.cdc import copies
 from ingestion.cdc.copied_state import basis_points
 from ingestion.cdc.copies import GENERATION, CopyReport, advance_copies
-from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain
 from ingestion.compaction import compact
 from ingestion.raw_zone import RawZone
@@ -24,17 +23,11 @@ from payments.systems.documents.versioned import Outcome, delete_copies, set_own
 from tests.systems.shop import MERCHANT, Shop
 from tests.systems.test_versioned import DISPUTES, NOW, decision, profile
 
-pytestmark = pytest.mark.usefixtures("platform_home")
+pytestmark = pytest.mark.usefixtures("platform_home", "without_slot", "documents")
 
 Document = dict[str, Any]
 Store = Database[Document]
 COPIES = ("customer_profiles", "merchant_risk", "online_features")
-
-
-@pytest.fixture(autouse=True)
-def without_slot(oltp: psycopg.Connection, documents: Store) -> None:
-    oltp.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,))
-    oltp.execute(f"drop publication if exists {NAME}")
 
 
 def copied() -> CopyReport:

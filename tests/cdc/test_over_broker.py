@@ -9,39 +9,23 @@ import psycopg
 import pytest
 
 from ingestion.cdc import supervisor
-from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain, follow
 from ingestion.cdc.supervisor import supervise
-from ingestion.oltp import land_oltp
-from payments.settings import settings
 from payments.simulation.traffic import run_traffic
-from payments.systems import processes
 from payments.systems.stream import server
-from payments.systems.stream.noida import embedded_broker
-from tests.conftest import free_port
-from tests.ingestion.raw import pin, rows
+from tests.conftest import Servers
+from tests.ingestion.raw import assert_nothing_lost_or_twice, pin
+from tests.systems.brokers import kill_broker, own_broker
 from tests.systems.shop import Shop
 
-pytestmark = pytest.mark.usefixtures("platform_home")
+pytestmark = pytest.mark.usefixtures("platform_home", "without_slot")
 
 
 @pytest.fixture(autouse=True)
-def broker(oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    oltp.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,))
-    oltp.execute(f"drop publication if exists {NAME}")
-    monkeypatch.setenv("PAYMENTS_KAFKA_PORT", str(free_port()))
-    settings.cache_clear()
-    server.start()
-    yield
-    server.destroy()
-
-
-def assert_nothing_lost_or_twice() -> None:
-    differing = [counts for counts in land_oltp().entities if counts.accepted or counts.deleted or counts.quarantined]
-    assert differing == [], "a snapshot finds what the log did not bring"
-    for entity in ("ledger_entries", "charges", "customers"):
-        positions = [row["_position"] for row in rows("oltp", entity)]
-        assert len(set(positions)) == len(positions), f"a change of {entity} landed twice"
+def broker(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with own_broker(monkeypatch, servers.home):
+        server.start()
+        yield
 
 
 def test_all_that_is_committed_lands(oltp: psycopg.Connection) -> None:
@@ -65,8 +49,7 @@ def test_a_broker_that_dies_is_refilled(oltp: psycopg.Connection) -> None:
         for step in follow(stop.is_set):
             streamed += step.changes
             if streamed > 200 and not stop.is_set():
-                processes.kill(int(embedded_broker().pid_file.read_text()))
-                assert processes.wait_until(lambda: embedded_broker().running() is None, 10)
+                kill_broker()
                 server.start()
                 stop.set()
         traffic.result()

@@ -24,13 +24,7 @@ from payments.systems.processes import wait_until
 from tests.ingestion.raw import latest, pin, refused, rows
 from tests.systems.shop import MERCHANT, NOON, Shop
 
-pytestmark = pytest.mark.usefixtures("platform_home")
-
-
-@pytest.fixture(autouse=True)
-def without_slot(oltp: psycopg.Connection) -> None:
-    oltp.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,))
-    oltp.execute(f"drop publication if exists {NAME}")
+pytestmark = pytest.mark.usefixtures("platform_home", "without_slot")
 
 
 def stored(oltp: psycopg.Connection, table: str, columns: str) -> list[dict[str, object]]:

@@ -13,7 +13,6 @@ import psycopg
 import pytest
 
 from ingestion.cdc.copies import advance_copies
-from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain, follow
 from ingestion.contracts import entities
 from ingestion.documents import land_documents
@@ -32,7 +31,8 @@ from payments.systems.documents.client import database
 from payments.systems.oltp import exported
 from payments.systems.oltp.connection import connect
 from payments.systems.stream import server as broker
-from tests.conftest import Servers, empty_oltp, free_port
+from tests.conftest import Servers, drop_slot, empty_oltp
+from tests.systems.brokers import own_broker
 from tests.systems.shop import Shop
 
 FILE = """transaction_id,merchant_id,amount,currency,transaction_at,status
@@ -94,13 +94,6 @@ def _build(warehouse: Path) -> None:
             known = con.execute("select count(*) from duckdb_tables() where table_name = ?", [mart.model]).fetchone()
             verb = "insert into" if known == (1,) else "create table"
             con.execute(f"{verb} dev_marts.{mart.model} {'by name' if known == (1,) else 'as'} {rows}")
-
-
-def drop_slot(connection: psycopg.Connection) -> None:
-    connection.execute(
-        "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,)
-    )
-    connection.execute(f"drop publication if exists {NAME}".encode())
 
 
 def red(result: Reconciliation) -> set[str]:
@@ -288,19 +281,17 @@ def test_red_until_a_stream_brings_it_and_green_under_traffic(platform: Path, mo
             after = {row[0]: dict(zip(theirs.header(), row, strict=True)) for row in theirs.matrix()}
             assert after["oltp.charges"]["PostgreSQL"] == after["oltp.charges"]["raw zone"] != 300
             # From here on over a broker: its topic is one store more.
-            monkeypatch.setenv("PAYMENTS_KAFKA_PORT", str(free_port()))
-            settings.cache_clear()
-            broker.start()
-            connection.execute("update core.customers set version = version + 1")
-            result = reconcile()
-            assert result.differences == ()
-            after = {row[0]: dict(zip(result.header(), row, strict=True)) for row in result.matrix()}
-            customers = after["oltp.customers"]["PostgreSQL"]
-            assert after["changes.customers"]["topics"] == after["changes.customers"]["raw zone"] == customers
-            with rewritten("customers", "from {rows} order by _position offset 1"):
-                assert red(reconcile()) >= {"changes.customers", "oltp.customers"}
+            with own_broker(monkeypatch, settings().home):
+                broker.start()
+                connection.execute("update core.customers set version = version + 1")
+                result = reconcile()
+                assert result.differences == ()
+                after = {row[0]: dict(zip(result.header(), row, strict=True)) for row in result.matrix()}
+                customers = after["oltp.customers"]["PostgreSQL"]
+                assert after["changes.customers"]["topics"] == after["changes.customers"]["raw zone"] == customers
+                with rewritten("customers", "from {rows} order by _position offset 1"):
+                    assert red(reconcile()) >= {"changes.customers", "oltp.customers"}
         finally:
-            broker.destroy()
             drop_slot(connection)
 
 

@@ -36,12 +36,12 @@ from payments.systems.oltp.connection import connect, dsn
 from payments.systems.oltp.migrations import migrate
 from payments.systems.oltp.postgres import cluster
 from payments.systems.stream import server as broker_server
-from payments.systems.stream.noida import embedded_broker
 from tests.cdc.test_copies import assert_equal_to_the_source
 from tests.faults.oracle import Expected, reached, violations
 from tests.faults.proxy import Proxy
 from tests.faults.stream_process import Failure, Run, start
 from tests.faults.workload import Event, Workload, history, record_anew, record_history
+from tests.systems.brokers import kill_broker, point_to_broker
 from tests.systems.shop import Shop
 from tests.systems.stores import own_store
 
@@ -192,10 +192,7 @@ class SeedBroker:
     def settings(self) -> Iterator[None]:
         """Let this process mean this broker."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("PAYMENTS_KAFKA_BOOTSTRAP", raising=False)
-            patch.setenv("PAYMENTS_HOME", str(self.home))
-            patch.setenv("PAYMENTS_KAFKA_PORT", str(self.port))
-            settings.cache_clear()
+            point_to_broker(patch, self.home, self.port)
             yield
         settings.cache_clear()
 
@@ -212,10 +209,7 @@ class SeedBroker:
     def kill(self) -> None:
         """Kill it: it forgets what it acknowledged last."""
         with self.settings():
-            running = embedded_broker().running()
-            assert running is not None
-            os.kill(running.pid, signal.SIGKILL)
-            processes.wait_until(lambda: embedded_broker().running() is None, PATIENCE_SECONDS)
+            kill_broker()
 
     def destroy(self) -> None:
         """Stop it and delete all that it holds."""
@@ -398,13 +392,8 @@ class Simulation:
 
     def expected(self) -> Expected:
         """Return all that was committed, also before a restore."""
-        events, excused = list(self._past.events), set(self._past.excused)
-        for event in self.history():
-            if event.n not in self._base:
-                if event.n in self._excused or event.is_excused:
-                    excused.add(len(events))
-                events.append(event)
-        return Expected(events, excused)
+        history = self.history()
+        return self.expected_of(history, {event.n for event in history})
 
     def _require_agreement(self) -> None:
         with psycopg.connect(self.dsn) as connection:
@@ -716,10 +705,10 @@ class Simulation:
         self._past, self._excused = known, set()
         self._base = {event.n for event in self.history()}
 
-    def expected_of(self, gone: list[Event], landed: set[int]) -> Expected:
-        """Return what was committed until a restore; what had not landed need not be told."""
+    def expected_of(self, events: list[Event], landed: set[int]) -> Expected:
+        """Return what was committed before the last restore, and these events since; what has not landed is excused."""
         known = Expected(list(self._past.events), set(self._past.excused))
-        for event in gone:
+        for event in events:
             if event.n in self._base:
                 continue
             if event.n in self._excused or event.n not in landed or event.is_excused:

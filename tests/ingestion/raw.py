@@ -5,6 +5,7 @@ from typing import Any
 
 import duckdb
 
+from ingestion.oltp import land_oltp
 from ingestion.raw_zone import Pin, RawZone, parquet
 from payments.settings import settings
 
@@ -33,6 +34,18 @@ def latest(source: str, entity: str, columns: str = "*") -> list[Row]:
 def refused(source: str, entity: str) -> list[Row]:
     """Every row of the quarantine files of an entity."""
     return _read(pin().files(source, entity, "quarantine"), "*", "sequence, rule, record")
+
+
+def assert_nothing_lost_or_twice() -> int:
+    """Compare what a stream landed with the operational store; return how many changes were looked at one by one."""
+    differing = [counts for counts in land_oltp().entities if counts.accepted or counts.deleted or counts.quarantined]
+    assert differing == [], "a snapshot finds what the log did not bring"
+    changes = 0
+    for entity in ("ledger_entries", "charges", "customers", "payment_intents", "balance_transactions"):
+        positions = [row["_position"] for row in rows("oltp", entity)]
+        changes += len(positions)
+        assert len(set(positions)) == len(positions), f"a change of {entity} landed twice"
+    return changes
 
 
 def _read(files: list[Path], columns: str, order: str) -> list[Row]:

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from pymongo.database import Database
 
-from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain
 from ingestion.compaction import Draft, compact, switch
 from ingestion.documents import land_documents
@@ -28,7 +27,7 @@ from payments.systems.oltp import backup, server
 from payments.systems.oltp.connection import connect
 from payments.systems.oltp.migrations import migrate
 from payments.vault import KeyRing, new_data_key, wrap
-from tests.conftest import Servers
+from tests.conftest import Servers, drop_slot
 from tests.ingestion.raw import latest, pin, refused, rows
 from tests.systems.shop import MERCHANT, Shop
 from tests.systems.stores import own_store
@@ -127,16 +126,11 @@ def found_on_disk() -> list[str]:
     return found
 
 
-def without_slot(oltp: psycopg.Connection) -> None:
-    oltp.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,))
-    oltp.execute(f"drop publication if exists {NAME}")
-
-
 @pytest.fixture
 def landed(oltp: psycopg.Connection, documents: Database[dict[str, Any]]) -> Iterator[psycopg.Connection]:
     """Two customers in all stores: landed by snapshot and log, in merged and in small files, and in quarantine."""
     assert documents.name
-    without_slot(oltp)
+    drop_slot(oltp)
     open_shop(oltp, THEIRS, "ada").pay(1_000)
     open_shop(oltp, OTHERS, "bob")
     describe(oltp)
@@ -152,7 +146,7 @@ def landed(oltp: psycopg.Connection, documents: Database[dict[str, Any]]) -> Ite
     describe(oltp)
     drain()
     yield oltp
-    without_slot(oltp)
+    drop_slot(oltp)
 
 
 def states(entity: str, source: str = "oltp") -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,28 +9,15 @@ from confluent_kafka.cimpl import NewTopic
 
 from payments.errors import UnreachableError, UsageError
 from payments.settings import settings
-from payments.systems import processes
 from payments.systems.stream import server
 from payments.systems.stream.client import admin, properties
 from payments.systems.stream.noida import embedded_broker
 from payments.systems.stream.topics import CHANGES, DEAD_LETTERS, PARTITIONS, make_topics
 from tests.conftest import free_port
+from tests.systems.brokers import kill_broker
 
 
-@pytest.fixture
-def home(reachable_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A state folder whose broker does not run yet, on a free port; it is deleted at the end."""
-    monkeypatch.delenv("PAYMENTS_KAFKA_BOOTSTRAP", raising=False)
-    monkeypatch.setenv("PAYMENTS_HOME", str(reachable_folder / tmp_path.name))
-    monkeypatch.setenv("PAYMENTS_KAFKA_PORT", str(free_port()))
-    settings.cache_clear()
-    yield settings().home
-    monkeypatch.delenv("PAYMENTS_KAFKA_BOOTSTRAP", raising=False)
-    settings.cache_clear()
-    server.destroy()
-
-
-def test_the_embedded_broker_from_start_to_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_broker_from_start_to_end(broker_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (server.is_wanted(), server.store_status()) == (False, None)
     server.start()
     running = embedded_broker().running()
@@ -52,8 +38,7 @@ def test_the_embedded_broker_from_start_to_end(home: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PAYMENTS_KAFKA_PORT", port)
     settings.cache_clear()
 
-    processes.kill(running.pid)
-    assert processes.wait_until(lambda: embedded_broker().running() is None, 10)
+    kill_broker()
     down = server.store_status()
     assert down is not None, "one that was killed is wanted still"
     assert not down.is_running
@@ -62,29 +47,29 @@ def test_the_embedded_broker_from_start_to_end(home: Path, monkeypatch: pytest.M
     server.stop()
     assert (server.is_wanted(), embedded_broker().running()) == (False, None)
     server.destroy()
-    assert not (home / "stream" / "data").exists()
+    assert not (broker_home / "stream" / "data").exists()
 
 
-def test_a_taken_port_gives_one_line_that_names_the_variable(home: Path) -> None:
+def test_a_taken_port_gives_one_line_that_names_the_variable(broker_home: Path) -> None:
     with socket.socket() as occupier:
         occupier.bind(("127.0.0.1", settings().kafka_port))
         occupier.listen()
         with pytest.raises(UsageError, match="taken by another program: set PAYMENTS_KAFKA_PORT to"):
             server.start()
-    assert home.exists()
+    assert broker_home.exists()
 
 
-def test_a_topic_that_a_first_message_made_gets_its_partitions(home: Path) -> None:
+def test_a_topic_that_a_first_message_made_gets_its_partitions(broker_home: Path) -> None:
     server.start()
     name = "payments.events.charge"
     client = admin()
     client.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])[name].result(10)
     assert make_topics([name]) == {name: PARTITIONS}
     assert len(client.list_topics(timeout=10).topics[name].partitions) == PARTITIONS
-    assert home.exists()
+    assert broker_home.exists()
 
 
-def test_a_given_broker_is_used_and_told_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_broker_is_used_and_told_of(broker_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.start()
     monkeypatch.setenv("PAYMENTS_KAFKA_BOOTSTRAP", f"127.0.0.1:{settings().kafka_port}")
     settings.cache_clear()
@@ -101,7 +86,7 @@ def test_a_given_broker_is_used_and_told_of(home: Path, monkeypatch: pytest.Monk
     settings.cache_clear()
     with pytest.raises(UnreachableError, match=r"No broker answers at PAYMENTS_KAFKA_BOOTSTRAP .* start it, or unset"):
         server.start()
-    assert home.exists()
+    assert broker_home.exists()
 
 
 def test_a_topic_that_the_broker_does_not_make_is_one_line(home: Path) -> None:

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from pymongo.database import Database
 
-from ingestion.cdc.generation import NAME
 from ingestion.cdc.stream import drain
 from ingestion.compaction import compact
 from ingestion.contracts import entities
@@ -137,11 +136,10 @@ def asked(target: str, query: str) -> list[tuple[Any, ...]]:
         return warehouse.execute(query.encode()).fetchall()
 
 
+@pytest.mark.usefixtures("without_slot")
 def test_what_landed_since_the_build_is_in_the_star_at_once(
     oltp: psycopg.Connection, platform_home: Path, dbt: Dbt
 ) -> None:
-    oltp.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,))
-    oltp.execute(f"drop publication if exists {NAME}")
     shop = Shop(oltp, at=datetime.now(UTC) - timedelta(minutes=50)).open()
     first, disputed = shop.pay(1_000), shop.pay(2_000)
     long_ago = Shop(oltp).pay(70_000)
