@@ -46,31 +46,24 @@
     {%- set oldest = sql_string(as_no_pattern(first)) -%}
     {%- set present = run_query('select distinct name from parquet_schema(' ~ oldest ~ ')').columns[0].values() -%}
     {%- set lacking = columns | map('first') | reject('in', present) | list -%}
-    (
-        select
-        {%- for name, data_type in columns %}
-            cast({{ name }} as {{ data_type }}) as {{ name }}{{ ',' if not loop.last }}
-        {%- endfor %}
-        from (
-            {{ typed_empty(columns) }}
-            union all by name
-            select * exclude (filename)
-            from read_parquet(
-                {{ files }}, filename = true, union_by_name = {{ 'true' if lacking else 'false' }}, hive_partitioning = false
-            )
-            where
-                filename >= {{ sql_string(raw_zone_location() ~ folder ~ '%012d' % (after + 1)) }}
-                and _sequence > {{ after }}
-                and left(parse_filename(filename), 12) <= (
-                    select max(left(parse_filename(file), 12))
-                    from (
-                        select file from glob({{ sql_string(raw_zone_folder() ~ '/commits/*.json') }})
-                        union all
-                        select file from glob({{ sql_string(raw_zone_folder() ~ '/checkpoints/*.json') }})
-                    )
-                )
+    {%- set rows -%}
+        select * exclude (filename)
+        from read_parquet(
+            {{ files }}, filename = true, union_by_name = {{ 'true' if lacking else 'false' }}, hive_partitioning = false
         )
-    )
+        where
+            filename >= {{ sql_string(raw_zone_location() ~ folder ~ '%012d' % (after + 1)) }}
+            and _sequence > {{ after }}
+            and left(parse_filename(filename), 12) <= (
+                select max(left(parse_filename(file), 12))
+                from (
+                    select file from glob({{ sql_string(raw_zone_folder() ~ '/commits/*.json') }})
+                    union all
+                    select file from glob({{ sql_string(raw_zone_folder() ~ '/checkpoints/*.json') }})
+                )
+            )
+    {%- endset -%}
+    ({{ typed_rows(columns, rows) }})
 {%- endmacro %}
 
 
