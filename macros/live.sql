@@ -100,3 +100,21 @@
 {% macro is_recent(moment) -%}
     {{ moment }} > live_moment.as_of_at - interval '60 minutes' and {{ moment }} <= live_moment.as_of_at
 {%- endmacro %}
+
+
+{#-
+    Sums of measures of a relation by minute, merchant and currency, which it names minute_at, merchant_key and currency; `key`
+    is the name of the surrogate key.
+-#}
+{% macro sums_by_minute(relation, key, measures) -%}
+    select
+        {{ surrogate_key(['minute_at', 'merchant_key', 'currency']) }} as {{ key }},
+        minute_at,
+        merchant_key,
+        currency,
+        {%- for measure in measures %}
+        cast(sum({{ measure }}) as bigint) as {{ measure }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    from {{ relation }}
+    group by minute_at, merchant_key, currency
+{%- endmacro %}
