@@ -147,8 +147,17 @@
 {%- endmacro %}
 
 
-{#- Rows of Parquet files under the types of the contract; a column that an older file lacks is null. -#}
+{#- Rows of Parquet files under the types of the contract. -#}
 {% macro typed_files(columns, paths) -%}
+    {{ typed_rows(
+        columns,
+        'select * from read_parquet(' ~ sql_string_list(paths) ~ ', union_by_name = true, hive_partitioning = false)'
+    ) }}
+{%- endmacro %}
+
+
+{#- The rows of a query under the types of the contract; a column that it lacks is null. -#}
+{% macro typed_rows(columns, query) -%}
     select
     {%- for name, data_type in columns %}
         cast({{ name }} as {{ data_type }}) as {{ name }}{{ ',' if not loop.last }}
@@ -156,7 +165,7 @@
     from (
         {{ typed_empty(columns) }}
         union all by name
-        select * from read_parquet({{ sql_string_list(paths) }}, union_by_name = true, hive_partitioning = false)
+        {{ query }}
     )
 {%- endmacro %}
 

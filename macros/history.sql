@@ -87,3 +87,20 @@
         coalesce(numbered._next_state = 'gone', false) as is_deleted_at_end
     from numbered
 {%- endmacro %}
+
+
+{#- What every history ends with, in the select of its columns: which version the row is, and what told it. -#}
+{% macro version_columns() -%}
+        -- version
+        version_number,
+        valid_from,
+        valid_to,
+        is_current,
+        is_deleted_at_end,
+
+        -- lineage
+        _position,
+        _transaction_id,
+        _batch_id,
+        _sequence
+{%- endmacro %}

@@ -46,31 +46,24 @@
     {%- set oldest = sql_string(as_no_pattern(first)) -%}
     {%- set present = run_query('select distinct name from parquet_schema(' ~ oldest ~ ')').columns[0].values() -%}
     {%- set lacking = columns | map('first') | reject('in', present) | list -%}
-    (
-        select
-        {%- for name, data_type in columns %}
-            cast({{ name }} as {{ data_type }}) as {{ name }}{{ ',' if not loop.last }}
-        {%- endfor %}
-        from (
-            {{ typed_empty(columns) }}
-            union all by name
-            select * exclude (filename)
-            from read_parquet(
-                {{ files }}, filename = true, union_by_name = {{ 'true' if lacking else 'false' }}, hive_partitioning = false
-            )
-            where
-                filename >= {{ sql_string(raw_zone_location() ~ folder ~ '%012d' % (after + 1)) }}
-                and _sequence > {{ after }}
-                and left(parse_filename(filename), 12) <= (
-                    select max(left(parse_filename(file), 12))
-                    from (
-                        select file from glob({{ sql_string(raw_zone_folder() ~ '/commits/*.json') }})
-                        union all
-                        select file from glob({{ sql_string(raw_zone_folder() ~ '/checkpoints/*.json') }})
-                    )
-                )
+    {%- set rows -%}
+        select * exclude (filename)
+        from read_parquet(
+            {{ files }}, filename = true, union_by_name = {{ 'true' if lacking else 'false' }}, hive_partitioning = false
         )
-    )
+        where
+            filename >= {{ sql_string(raw_zone_location() ~ folder ~ '%012d' % (after + 1)) }}
+            and _sequence > {{ after }}
+            and left(parse_filename(filename), 12) <= (
+                select max(left(parse_filename(file), 12))
+                from (
+                    select file from glob({{ sql_string(raw_zone_folder() ~ '/commits/*.json') }})
+                    union all
+                    select file from glob({{ sql_string(raw_zone_folder() ~ '/checkpoints/*.json') }})
+                )
+            )
+    {%- endset -%}
+    ({{ typed_rows(columns, rows) }})
 {%- endmacro %}
 
 
@@ -106,4 +99,22 @@
 {#- True where a moment is within the last hour before the relation live_moment. -#}
 {% macro is_recent(moment) -%}
     {{ moment }} > live_moment.as_of_at - interval '60 minutes' and {{ moment }} <= live_moment.as_of_at
+{%- endmacro %}
+
+
+{#-
+    Sums of measures of a relation by minute, merchant and currency, which it names minute_at, merchant_key and currency; `key`
+    is the name of the surrogate key.
+-#}
+{% macro sums_by_minute(relation, key, measures) -%}
+    select
+        {{ surrogate_key(['minute_at', 'merchant_key', 'currency']) }} as {{ key }},
+        minute_at,
+        merchant_key,
+        currency,
+        {%- for measure in measures %}
+        cast(sum({{ measure }}) as bigint) as {{ measure }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    from {{ relation }}
+    group by minute_at, merchant_key, currency
 {%- endmacro %}

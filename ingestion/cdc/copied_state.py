@@ -356,6 +356,12 @@ _CHARGE_TOKENS = """
     group by network_token, fingerprint
 """
 
+_CLOCK = """
+    clock as (
+        select extract(epoch from date_trunc('second', %(as_of)s::timestamptz))::bigint as now_second
+    )
+"""
+
 # The value of a payment in the reporting currency (the dollar), half to even as in the macro convert_minor; of a
 # currency without a rate the amount stands for itself. Before the first fixing that one holds, after the last one that.
 _SEEN = """
@@ -398,9 +404,6 @@ _SEEN = """
                 )::bigint
             end as value_minor
         from valued
-    ),
-    clock as (
-        select extract(epoch from date_trunc('second', %(as_of)s::timestamptz))::bigint as now_second
     )
 """
 
@@ -418,21 +421,26 @@ _LABEL = """
 """
 
 
-def _leaves(*lengths: int) -> str:
-    """Return SQL for the second at which the first payment leaves one of the windows (seconds)."""
-    return ", ".join(
-        f"min(paid_second) filter (where is_past and paid_second > now_second - {length}) + {length}"
-        for length in lengths
-    )
+def _last(seconds: int, *conditions: str) -> str:
+    """Return the SQL filter of the payments in the last seconds before now of which the conditions hold."""
+    return f"filter (where {' and '.join(('is_past', f'paid_second > now_second - {seconds}', *conditions))})"
+
+
+def _leaves_or_comes(*lengths: int) -> str:
+    """Return SQL for when the first payment leaves each of the windows (seconds), and when the next one comes."""
+    leaves = [f"min(paid_second) {_last(length)} + {length}" for length in lengths]
+    return ", ".join([*leaves, "min(paid_second) filter (where not is_past) + 1"])
+
+
+def _or_zero(*counts: str) -> str:
+    """Return SQL for counts of an entity that may have no row to count."""
+    return ", ".join(f"coalesce({count}, 0) as {count}" for count in counts)
 
 
 _CUSTOMER_FEATURES = f"""
-    with asked as (
-        select entity from unnest(%(entities)s::text[]) as entity
-    ),
-    persons as (
+    with persons as (
         select asked.entity, customers.merchant_id, customers.customer_id
-        from asked
+        from unnest(%(entities)s::text[]) as asked (entity)
         inner join core.customers on asked.entity = customers.network_token
     ),
     charges as (
@@ -441,25 +449,19 @@ _CUSTOMER_FEATURES = f"""
         inner join core.charges using (merchant_id, customer_id)
     ),
     {_SEEN},
-    labels as (
-        select
-            charges.entity,
-            count(*) filter (where label_second <= now_second) as known_frauds,
-            min(label_second) filter (where label_second > now_second) as comes
-        from charges
-        cross join lateral ({_LABEL}) as label
-        cross join clock
-        group by charges.entity
-    ),
+    {_CLOCK},
     past as (
         select
-            *,
+            charges.*,
+            label_second,
+            now_second,
             created_at <= %(as_of)s as is_past,
             row_number() over (partition by entity, merchant_id order by created_at, charge_id) = 1 as is_new_merchant,
             count(*) over before as earlier_count,
             sum(value_minor) over before as earlier_sum
-        from seen
+        from seen as charges
         cross join clock
+        cross join lateral ({_LABEL}) as label
         window before as (
             partition by entity order by created_at, charge_id rows between unbounded preceding and 1 preceding
         )
@@ -470,61 +472,44 @@ _CUSTOMER_FEATURES = f"""
     counted as (
         select
             entity,
-            count(*) filter (where is_past and paid_second > now_second - 3600) as payments_1h,
-            count(*) filter (where is_past and paid_second > now_second - 86400) as payments_1d,
-            count(*) filter (where is_past and paid_second > now_second - 604800) as payments_7d,
-            count(*) filter (where is_past and paid_second > now_second - 2592000) as payments_30d,
-            coalesce(sum(value_minor) filter (where is_past and paid_second > now_second - 86400), 0)::bigint
-                as value_1d,
-            coalesce(sum(value_minor) filter (where is_past and paid_second > now_second - 604800), 0)::bigint
-                as value_7d,
-            coalesce(sum(value_minor) filter (where is_past and paid_second > now_second - 2592000), 0)::bigint
-                as value_30d,
-            coalesce(sum(failed) filter (where is_past and paid_second > now_second - 86400), 0)::bigint as failed_1d,
-            count(*) filter (where is_past and is_new_merchant and paid_second > now_second - 86400)
-                as new_merchants_1d,
-            count(*) filter (where is_past and is_large and paid_second > now_second - 1209600) as large_payments_14d,
+            count(*) {_last(3_600)} as payments_1h,
+            count(*) {_last(86_400)} as payments_1d,
+            count(*) {_last(604_800)} as payments_7d,
+            count(*) {_last(2_592_000)} as payments_30d,
+            coalesce(sum(value_minor) {_last(86_400)}, 0)::bigint as value_1d,
+            coalesce(sum(value_minor) {_last(604_800)}, 0)::bigint as value_7d,
+            coalesce(sum(value_minor) {_last(2_592_000)}, 0)::bigint as value_30d,
+            coalesce(sum(failed) {_last(86_400)}, 0)::bigint as failed_1d,
+            count(*) {_last(86_400, "is_new_merchant")} as new_merchants_1d,
+            count(*) {_last(1_209_600, "is_large")} as large_payments_14d,
             count(*) filter (where is_past) as past_payments,
             coalesce(sum(value_minor) filter (where is_past), 0)::bigint as past_value,
             max(value_minor) filter (where is_past) as past_largest_value,
+            count(*) filter (where label_second <= now_second) as known_frauds,
             max(paid_second) filter (where is_past) as last_second,
             least(
-                {_leaves(3600, 86_400, 604_800, 1_209_600, 2_592_000)},
-                min(paid_second) filter (where not is_past) + 1
+                {_leaves_or_comes(3_600, 86_400, 604_800, 1_209_600, 2_592_000)},
+                min(label_second) filter (where label_second > now_second)
             ) as refresh_second
         from flagged
         group by entity
     )
     select
-        asked.entity,
-        coalesce(payments_1h, 0) as payments_1h,
-        coalesce(payments_1d, 0) as payments_1d,
-        coalesce(payments_7d, 0) as payments_7d,
-        coalesce(payments_30d, 0) as payments_30d,
-        coalesce(value_1d, 0) as value_1d,
-        coalesce(value_7d, 0) as value_7d,
-        coalesce(value_30d, 0) as value_30d,
-        coalesce(failed_1d, 0) as failed_1d,
-        coalesce(new_merchants_1d, 0) as new_merchants_1d,
-        coalesce(large_payments_14d, 0) as large_payments_14d,
-        coalesce(past_payments, 0) as past_payments,
-        coalesce(past_value, 0) as past_value,
+        entity,
+        {_or_zero("payments_1h", "payments_1d", "payments_7d", "payments_30d", "value_1d", "value_7d", "value_30d")},
+        {_or_zero("failed_1d", "new_merchants_1d", "large_payments_14d", "past_payments", "past_value")},
         past_largest_value,
-        coalesce(known_frauds, 0) as known_frauds,
+        {_or_zero("known_frauds")},
         last_second,
-        least(refresh_second, labels.comes) as refresh_second
-    from (select distinct entity from persons) as asked
-    left join counted on asked.entity = counted.entity
-    left join labels on asked.entity = labels.entity
+        refresh_second
+    from (select distinct entity from persons) as known
+    left join counted using (entity)
 """
 
 _CARD_FEATURES = f"""
-    with asked as (
-        select entity from unnest(%(entities)s::text[]) as entity
-    ),
-    methods as (
+    with methods as (
         select asked.entity, payment_methods.merchant_id, payment_methods.customer_id, payment_method_id
-        from asked
+        from unnest(%(entities)s::text[]) as asked (entity)
         inner join core.payment_methods on asked.entity = payment_methods.fingerprint
     ),
     charges as (
@@ -538,9 +523,7 @@ _CARD_FEATURES = f"""
         from methods
         inner join core.charges using (merchant_id, customer_id, payment_method_id)
     ),
-    clock as (
-        select extract(epoch from date_trunc('second', %(as_of)s::timestamptz))::bigint as now_second
-    ),
+    {_CLOCK},
     past as (
         select charges.*, label_second, now_second, created_at <= %(as_of)s as is_past
         from charges
@@ -550,30 +533,25 @@ _CARD_FEATURES = f"""
     counted as (
         select
             entity,
-            count(*) filter (where is_past and paid_second > now_second - 600) as payments_10m,
-            count(*) filter (where is_past and paid_second > now_second - 3600) as payments_1h,
-            count(*) filter (where is_past and paid_second > now_second - 86400) as payments_1d,
-            coalesce(sum(failed) filter (where is_past and paid_second > now_second - 86400), 0)::bigint as failed_1d,
+            count(*) {_last(600)} as payments_10m,
+            count(*) {_last(3_600)} as payments_1h,
+            count(*) {_last(86_400)} as payments_1d,
+            coalesce(sum(failed) {_last(86_400)}, 0)::bigint as failed_1d,
             count(*) filter (where label_second <= now_second) as known_frauds,
             max(paid_second) filter (where is_past) as last_second,
             least(
-                {_leaves(600, 3_600, 86_400)},
-                min(paid_second) filter (where not is_past) + 1,
+                {_leaves_or_comes(600, 3_600, 86_400)},
                 min(label_second) filter (where label_second > now_second)
             ) as refresh_second
         from past
         group by entity
     )
     select
-        asked.entity,
-        coalesce(payments_10m, 0) as payments_10m,
-        coalesce(payments_1h, 0) as payments_1h,
-        coalesce(payments_1d, 0) as payments_1d,
-        coalesce(failed_1d, 0) as failed_1d,
-        coalesce(known_frauds, 0) as known_frauds,
+        entity,
+        {_or_zero("payments_10m", "payments_1h", "payments_1d", "failed_1d", "known_frauds")},
         last_second,
         refresh_second
-    from (select distinct entity from methods) as asked
+    from (select distinct entity from methods) as known
     left join counted using (entity)
 """
 
@@ -590,6 +568,7 @@ _MERCHANT_FEATURES = f"""
         where created_at > %(as_of)s::timestamptz - make_interval(secs => 2592001 + %(label_delay)s)
     ),
     {_SEEN},
+    {_CLOCK},
     disputed as (
         select distinct asked.entity, disputes.merchant_id, disputes.charge_id
         from asked
@@ -611,7 +590,7 @@ _MERCHANT_FEATURES = f"""
                 min(label_second) filter (where label_second > now_second - 86400) + 86400,
                 min(label_second) filter (where label_second > now_second - 604800) + 604800,
                 min(label_second) filter (where label_second > now_second - 2592000) + 2592000
-            ) as refresh_second
+            ) as label_refresh_second
         from disputed as charges
         cross join lateral ({_LABEL}) as label
         cross join clock
@@ -625,14 +604,12 @@ _MERCHANT_FEATURES = f"""
     counted as (
         select
             entity,
-            count(*) filter (where is_past and value_minor < 500 and paid_second > now_second - 600)
-                as small_payments_10m,
-            count(*) filter (where is_past and paid_second > now_second - 3600) as payments_1h,
-            count(*) filter (where is_past and paid_second > now_second - 86400) as payments_1d,
-            count(*) filter (where is_past and paid_second > now_second - 2592000) as payments_30d,
-            coalesce(sum(failed) filter (where is_past and paid_second > now_second - 3600), 0)::bigint as failed_1h,
-            coalesce(sum(value_minor) filter (where is_past and paid_second > now_second - 2592000), 0)::bigint
-                as value_30d,
+            count(*) {_last(600, "value_minor < 500")} as small_payments_10m,
+            count(*) {_last(3_600)} as payments_1h,
+            count(*) {_last(86_400)} as payments_1d,
+            count(*) {_last(2_592_000)} as payments_30d,
+            coalesce(sum(failed) {_last(3_600)}, 0)::bigint as failed_1h,
+            coalesce(sum(value_minor) {_last(2_592_000)}, 0)::bigint as value_30d,
             count(*) filter (where paid_second <= matured_second and paid_second > matured_second - 86400)
                 as matured_payments_1d,
             count(*) filter (where paid_second <= matured_second and paid_second > matured_second - 604800)
@@ -641,36 +618,25 @@ _MERCHANT_FEATURES = f"""
                 as matured_payments_30d,
             max(paid_second) filter (where is_past) as last_second,
             least(
-                {_leaves(600, 3_600, 86_400, 2_592_000)},
-                min(paid_second) filter (where not is_past) + 1,
+                {_leaves_or_comes(600, 3_600, 86_400, 2_592_000)},
                 min(paid_second) filter (where paid_second > matured_second) + %(label_delay)s,
                 min(paid_second) filter (where paid_second > matured_second - 86400) + 86400 + %(label_delay)s,
                 min(paid_second) filter (where paid_second > matured_second - 604800) + 604800 + %(label_delay)s,
                 min(paid_second) filter (where paid_second > matured_second - 2592000) + 2592000 + %(label_delay)s
-            ) as refresh_second
+            ) as payment_refresh_second
         from past
         group by entity
     )
     select
-        asked.entity,
-        coalesce(small_payments_10m, 0) as small_payments_10m,
-        coalesce(payments_1h, 0) as payments_1h,
-        coalesce(payments_1d, 0) as payments_1d,
-        coalesce(payments_30d, 0) as payments_30d,
-        coalesce(failed_1h, 0) as failed_1h,
-        coalesce(value_30d, 0) as value_30d,
-        coalesce(matured_payments_1d, 0) as matured_payments_1d,
-        coalesce(matured_payments_7d, 0) as matured_payments_7d,
-        coalesce(matured_payments_30d, 0) as matured_payments_30d,
-        coalesce(known_frauds_1d, 0) as known_frauds_1d,
-        coalesce(known_frauds_7d, 0) as known_frauds_7d,
-        coalesce(known_frauds_30d, 0) as known_frauds_30d,
-        coalesce(known_frauds, 0) as known_frauds,
+        entity,
+        {_or_zero("small_payments_10m", "payments_1h", "payments_1d", "payments_30d", "failed_1h", "value_30d")},
+        {_or_zero("matured_payments_1d", "matured_payments_7d", "matured_payments_30d")},
+        {_or_zero("known_frauds_1d", "known_frauds_7d", "known_frauds_30d", "known_frauds")},
         last_second,
-        least(counted.refresh_second, labels.refresh_second) as refresh_second
+        least(payment_refresh_second, label_refresh_second) as refresh_second
     from asked
-    left join counted on asked.entity = counted.entity
-    left join labels on asked.entity = labels.entity
+    left join counted using (entity)
+    left join labels using (entity)
 """
 
 _FEATURES = {"customer": _CUSTOMER_FEATURES, "card": _CARD_FEATURES, "merchant": _MERCHANT_FEATURES}

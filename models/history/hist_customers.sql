@@ -35,18 +35,7 @@ final as (
         created_at,
         updated_at,
 
-        -- version
-        version_number,
-        valid_from,
-        valid_to,
-        is_current,
-        is_deleted_at_end,
-
-        -- lineage
-        _position,
-        _transaction_id,
-        _batch_id,
-        _sequence
+        {{ version_columns() }}
     from versions
 )
 

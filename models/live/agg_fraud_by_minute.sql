@@ -85,21 +85,10 @@ signals as (
 ),
 
 final as (
-    select
-        {{ surrogate_key(['minute_at', 'merchant_key', 'currency']) }} as fraud_by_minute_key,
-        minute_at,
-        merchant_key,
-        currency,
-        cast(sum(payment_count) as bigint) as payment_count,
-        cast(sum(amount_minor) as bigint) as amount_minor,
-        cast(sum(risky_count) as bigint) as risky_count,
-        cast(sum(risky_amount_minor) as bigint) as risky_amount_minor,
-        cast(sum(warning_count) as bigint) as warning_count,
-        cast(sum(warned_amount_minor) as bigint) as warned_amount_minor,
-        cast(sum(fraud_dispute_count) as bigint) as fraud_dispute_count,
-        cast(sum(fraud_disputed_amount_minor) as bigint) as fraud_disputed_amount_minor
-    from signals
-    group by minute_at, merchant_key, currency
+    {{ sums_by_minute('signals', 'fraud_by_minute_key', [
+        'payment_count', 'amount_minor', 'risky_count', 'risky_amount_minor', 'warning_count',
+        'warned_amount_minor', 'fraud_dispute_count', 'fraud_disputed_amount_minor',
+    ]) }}
 )
 
 select * from final

@@ -53,20 +53,10 @@ movements as (
 ),
 
 final as (
-    select
-        {{ surrogate_key(['minute_at', 'merchant_key', 'currency']) }} as revenue_by_minute_key,
-        minute_at,
-        merchant_key,
-        currency,
-        cast(sum(payment_count) as bigint) as payment_count,
-        cast(sum(captured_count) as bigint) as captured_count,
-        cast(sum(failed_count) as bigint) as failed_count,
-        cast(sum(captured_amount_minor) as bigint) as captured_amount_minor,
-        cast(sum(refunded_amount_minor) as bigint) as refunded_amount_minor,
-        cast(sum(fee_minor) as bigint) as fee_minor,
-        cast(sum(reporting_captured_amount_minor) as bigint) as reporting_captured_amount_minor
-    from movements
-    group by minute_at, merchant_key, currency
+    {{ sums_by_minute('movements', 'revenue_by_minute_key', [
+        'payment_count', 'captured_count', 'failed_count', 'captured_amount_minor', 'refunded_amount_minor',
+        'fee_minor', 'reporting_captured_amount_minor',
+    ]) }}
 )
 
 select * from final

@@ -262,32 +262,21 @@ def test_a_restored_store_is_erased_again(
         assert latest("oltp", "customers") == []
 
 
-def test_the_warehouse_loads_again_what_was_rewritten(landed: psycopg.Connection, servers: Servers) -> None:
-    known = settings()
-    with psycopg.connect(
-        host="127.0.0.1",
-        port=servers.oltp_port,
-        user=known.warehouse_user,
-        password=known.warehouse_password,
-        dbname=known.warehouse_dbname,
-        autocommit=True,
-    ) as warehouse:
-        for schema in ("raw_oltp", "raw_documents", "raw_files", "raw_platform"):
-            warehouse.execute(f"drop schema if exists {schema} cascade".encode())
-        load_postgres()
-        erase_customer(THEIRS)
-        loaded = load_postgres()
-        assert loaded["raw_oltp.charges"] == 0
-        assert loaded["raw_oltp.customers"] == len(rows("oltp", "customers"))
-        assert set(load_postgres().values()) == {0}
-        for table in ("raw_oltp.customers", "raw_oltp.payment_methods", "raw_platform.quarantine"):
-            text = str(warehouse.execute(f"select * from {table}".encode()).fetchall())
-            assert [mark for mark in MARKS if mark in text] == []
-        counted = warehouse.execute("select count(*) from raw_oltp.customers").fetchone()
-        assert counted == (loaded["raw_oltp.customers"],)
-        batches = warehouse.execute("select count(*) from raw_platform.batches where kind = 'erasure'").fetchone()
-        assert batches == (3,)
-    assert landed.info.dbname
+@pytest.mark.usefixtures("landed")
+def test_the_warehouse_loads_again_what_was_rewritten(warehouse: psycopg.Connection) -> None:
+    load_postgres()
+    erase_customer(THEIRS)
+    loaded = load_postgres()
+    assert loaded["raw_oltp.charges"] == 0
+    assert loaded["raw_oltp.customers"] == len(rows("oltp", "customers"))
+    assert set(load_postgres().values()) == {0}
+    for table in ("raw_oltp.customers", "raw_oltp.payment_methods", "raw_platform.quarantine"):
+        text = str(warehouse.execute(f"select * from {table}".encode()).fetchall())
+        assert [mark for mark in MARKS if mark in text] == []
+    counted = warehouse.execute("select count(*) from raw_oltp.customers").fetchone()
+    assert counted == (loaded["raw_oltp.customers"],)
+    batches = warehouse.execute("select count(*) from raw_platform.batches where kind = 'erasure'").fetchone()
+    assert batches == (3,)
 
 
 def test_a_killed_erasure_is_finished(landed: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:

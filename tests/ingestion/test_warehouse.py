@@ -1,7 +1,6 @@
 """The load into the PostgreSQL warehouse: what is new, once, whole."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -20,23 +19,6 @@ from tests.systems.shop import Shop
 pytestmark = pytest.mark.usefixtures("platform_home")
 
 HEADER = "transaction_id,merchant_id,amount,currency,transaction_at\n"
-
-
-@pytest.fixture
-def warehouse(servers: Servers) -> Iterator[psycopg.Connection]:
-    """A connection to the warehouse, which holds no raw tables."""
-    known = settings()
-    with psycopg.connect(
-        host="127.0.0.1",
-        port=servers.oltp_port,
-        user=known.warehouse_user,
-        password=known.warehouse_password,
-        dbname=known.warehouse_dbname,
-        autocommit=True,
-    ) as connection:
-        for schema in ("raw_oltp", "raw_documents", "raw_files", "raw_platform"):
-            connection.execute(f"drop schema if exists {schema} cascade".encode())
-        yield connection
 
 
 def land_file(path: Path, *lines: str) -> None:
