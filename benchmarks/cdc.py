@@ -189,14 +189,14 @@ def measure_latency(per_second: int, seconds: float, first: int) -> Latency:
         changes = writer.result()
     pin = RawZone(settings().raw_zone).pin()
     with duckdb.connect() as con:
-        con.execute("create table visible (_sequence bigint, at double)")
+        con.execute("create table visible (_sequence bigint, seen_at double)")
         con.executemany("insert into visible values (?, ?)", list(visible.items()))
         row = con.execute(
             f"""
             select
-                quantile_cont(at - epoch(_source_at), 0.5),
-                quantile_cont(at - epoch(_source_at), 0.99),
-                max(at - epoch(_source_at)),
+                quantile_cont(seen_at - epoch(_source_at), 0.5),
+                quantile_cont(seen_at - epoch(_source_at), 0.99),
+                max(seen_at - epoch(_source_at)),
                 count(*),
             from {parquet(pin.files("oltp", "coupons", after=from_sequence))}
             join visible using (_sequence)
