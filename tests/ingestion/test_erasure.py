@@ -262,8 +262,9 @@ def test_a_restored_store_is_erased_again(
         assert latest("oltp", "customers") == []
 
 
-@pytest.mark.usefixtures("landed")
-def test_the_warehouse_loads_again_what_was_rewritten(warehouse: psycopg.Connection) -> None:
+def test_the_warehouse_loads_again_what_was_rewritten(
+    landed: psycopg.Connection, warehouse: psycopg.Connection
+) -> None:
     load_postgres()
     erase_customer(THEIRS)
     loaded = load_postgres()
