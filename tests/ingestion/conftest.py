@@ -1,3 +1,5 @@
+"""Fixtures of the tests of landing."""
+
 from collections.abc import Iterator
 
 import psycopg
