@@ -89,11 +89,11 @@ def test_a_given_broker_is_used_and_told_of(broker_home: Path, monkeypatch: pyte
     assert broker_home.exists()
 
 
-def test_a_topic_that_the_broker_does_not_make_is_one_line(home: Path) -> None:
+def test_a_topic_that_the_broker_does_not_make_is_one_line(broker_home: Path) -> None:
     server.start()
     with pytest.raises(UsageError, match=r"The broker does not make the topic payments.events.a b: "):
         make_topics(["payments.events.a b"])
-    assert home.exists()
+    assert broker_home.exists()
 
 
 @pytest.mark.parametrize("given", ["{", "[]", '{"security.protocol": 1}'])
