@@ -34,6 +34,7 @@ from ingestion.raw_zone import (
     RawZone,
     Replaced,
     batch_table,
+    emptied,
     listed,
     move_files,
     move_record,
@@ -241,13 +242,6 @@ def switch(draft: Draft, checkpoint: Checkpoint) -> None:
     root = draft.pin.root
     move_files(draft.aside, root, draft.names)
     move_record(draft.aside, root, f"checkpoints/{checkpoint.sequence:012d}.json", checkpoint)
-
-
-def emptied(folder: Path) -> Path:
-    """Return a folder without what a killed run left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def remove_replaced(zone: RawZone) -> int:

@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from ingestion.compaction import Draft, copy, emptied, known_files, remove_replaced, still_there, switch, told
+from ingestion.compaction import Draft, copy, known_files, remove_replaced, still_there, switch, told
 from ingestion.contracts import ENVELOPE, Entity, entities
-from ingestion.raw_zone import BATCHES, Checkpoint, Commit, EntityCommit, File, Pin, Position, RawZone, parquet
+from ingestion.raw_zone import BATCHES, Checkpoint, Commit, EntityCommit, File, Pin, Position, RawZone, emptied, parquet
 from ingestion.raw_zone import text_literal as text
 from payments.errors import UsageError
 from payments.settings import settings

@@ -232,9 +232,8 @@ class Landing:
         files = self.pin.files(entity.source, entity.name)
         if not files:
             return None
-        present = [row[0] for row in self.con.execute(f"describe select * from {parquet(files)}").fetchall()]
         return f"""
-            select * from ({relation(entity, files, present)})
+            select * from ({relation(self.con, entity, files)})
             where {where}
             qualify row_number() over (partition by _key order by _position desc) = 1
         """

@@ -44,7 +44,7 @@ def land_oltp() -> LandingReport:
     with landing(SOURCE, "snapshot", origin="") as batch:
         with connect(autocommit=True) as connection:
             tables = tables_now(connection, batch.pin)
-            with one_state(connection) as (point, read_at):
+            with one_state(connection) as state:
                 require_all_rows(connection, tables)
                 for table in tables:
                     if table.view.stopped is not None:
@@ -53,7 +53,7 @@ def land_oltp() -> LandingReport:
                             f"{table.view.stopped}): run payments up."
                         )
                     copy_table(connection, table, csv_of(batch.files.aside, table.entity))
-        begin_snapshot(batch, point, read_at)
+        begin_snapshot(batch, state)
         note_columns(batch, tables)
         for table in tables:
             stage_csv(batch, table.entity, csv_of(batch.files.aside, table.entity))
@@ -61,11 +61,11 @@ def land_oltp() -> LandingReport:
         return batch.commit()
 
 
-def begin_snapshot(batch: Landing, point: SnapshotPoint, read_at: datetime) -> None:
+def begin_snapshot(batch: Landing, state: "State") -> None:
     """Set what the commit record of a snapshot says: whose it is, and where in the server's life it stands."""
-    last = batch.pin.last_of(SOURCE)
+    last, point = batch.pin.last_of(SOURCE), state.point
     batch.origin = point.origin
-    batch.source_at, batch.source_position = read_at, point.lsn
+    batch.source_at, batch.source_position = state.read_at, point.lsn
     batch.epoch = epoch_of(last, point)
     server = {"system_identifier": point.system_identifier, "timeline": str(point.timeline), "lsn": str(point.lsn)}
     is_streamed = last is not None and "generation" in last.parameters and last.reached.epoch == batch.epoch
@@ -106,24 +106,32 @@ def epoch_of(last: Commit | None, point: SnapshotPoint) -> int:
     return epoch if is_same_log else epoch + 1
 
 
-@contextmanager
-def one_state(connection: psycopg.Connection) -> Iterator[tuple[SnapshotPoint, datetime]]:
-    """Open a transaction that reads one state; yield the place of the log that it stands at, and the moment it began.
+@dataclass(frozen=True)
+class State:
+    """The store as a transaction that began at ``read_at`` shows it: all that was committed before ``point.lsn``.
 
-    Everything that was committed before that place is in it, and nothing else. Where the server makes no slot to know
-    the place exactly, some of what was committed right after it may be in it too: a log that is read from there on
-    misses nothing, and repeats what it shares with the state.
+    ``doubt`` says why the place is not exact: some of what was committed right after it may show too. A log that is
+    read from there on misses nothing, and repeats what it shares with the state.
     """
+
+    point: SnapshotPoint
+    read_at: datetime
+    doubt: str | None = None
+
+
+@contextmanager
+def one_state(connection: psycopg.Connection) -> Iterator[State]:
+    """Open a transaction that reads one state of the store, at an exact place of its log where the server can tell."""
     # A place taken after the state could lie beyond a commit that the state does not show.
     point = snapshot_point(connection)
     with ExitStack() as stack:
         try:
             with exported_snapshot() as (lsn, snapshot):
                 read_at = stack.enter_context(repeatable_read(connection, snapshot))
-            point = replace(point, lsn=lsn)
-        except NoSlotError:
-            read_at = stack.enter_context(repeatable_read(connection))
-        yield point, read_at
+            state = State(replace(point, lsn=lsn), read_at)
+        except NoSlotError as error:
+            state = State(point, stack.enter_context(repeatable_read(connection)), str(error))
+        yield state
 
 
 @contextmanager

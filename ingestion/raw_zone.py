@@ -25,7 +25,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -368,6 +368,13 @@ class RawZone:
             yield
 
 
+def emptied(folder: Path) -> Path:
+    """Return a folder beside those of the rows, without what a killed run left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 class BatchFiles:
     """The files of one batch while it is being written: aside first, in place at :meth:`publish`."""
 
@@ -414,17 +421,17 @@ def move_record(aside: Path, root: Path, name: str, record: BaseModel) -> None:
     _sync((root / name).parent)
 
 
-def relation(entity: Entity, files: Iterable[Path], present: Iterable[str]) -> str:
-    """Return SQL that reads an entity's files: the columns of its contract and the envelope.
+def relation(con: duckdb.DuckDBPyConnection, entity: Entity, files: Sequence[Path]) -> str:
+    """Return SQL that reads an entity's files, or none: the columns of its contract and the envelope.
 
-    ``present`` names the columns that the files have; a column that the contract gained since is null.
+    A column that none of the files has is null: the contract gained it since, or an erasure left keys alone.
     """
-    have = set(present)
+    have = {row[0] for row in con.execute(f"describe from {parquet(files)}").fetchall()} if files else set()
     columns = ", ".join(
         f'"{column.name}"' if column.name in have else f'cast(null as {column.duckdb_type}) as "{column.name}"'
         for column in (*entity.columns, *ENVELOPE)
     )
-    return f"select {columns} from {parquet(files)}"
+    return f"select {columns} from {parquet(files)}" if files else f"select {columns} where false"
 
 
 def parquet(files: Iterable[Path]) -> str:

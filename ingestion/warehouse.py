@@ -159,9 +159,8 @@ def _append(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, after: int
     files = pin.files(entity.source, entity.name, after=after)
     if not files:
         return 0
-    present = [row[0] for row in con.execute(f"describe select * from {parquet(files)}").fetchall()]
     # A merged file holds older rows as well.
-    return _insert(con, entity, f"{relation(entity, files, present)} where _sequence > {after}")
+    return _insert(con, entity, f"{relation(con, entity, files)} where _sequence > {after}")
 
 
 def _append_quarantine(con: duckdb.DuckDBPyConnection, pin: Pin, after: int) -> int:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from payments.systems.documents.collections import apply_collections
 from payments.systems.oltp import server as oltp_server
 from payments.systems.oltp.connection import connect
 from payments.systems.oltp.migrations import REFERENCE_TABLES, migrate
+from payments.systems.processes import free_port
 from tests.systems.brokers import own_broker
 
 LARGE_BYTES = 4 * 1024 * 1024
@@ -36,14 +36,6 @@ class Servers:
     home: Path
     oltp_port: int
     documents_port: int
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

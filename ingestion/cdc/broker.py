@@ -111,7 +111,7 @@ class Broker:
         is_refilling = False
         with closing(Consumer(dict(consumer_properties(GROUP)))) as consumer:
             reached = self._begin(consumer)
-            landed_at = cared_at = time.monotonic()
+            looked_at = cared_at = time.monotonic()
             while not is_stopped():
                 received = _received(consumer)
                 if not received:
@@ -124,7 +124,7 @@ class Broker:
                         is_refilling = False
                         yield found
                         assembly.landed = (found.epoch, found.end_lsn)
-                        landed_at = time.monotonic()
+                        looked_at = time.monotonic()
                         self._note_landed(consumer, assembly)
                     elif found is not None and not is_refilling:
                         # Once only: what follows on the topic was published before, and begins too late as well.
@@ -132,8 +132,8 @@ class Broker:
                         yield self._refill(found)
                 self._put_aside(assembly)
                 now = time.monotonic()
-                if now - landed_at > _LOST_SECONDS:
-                    landed_at = now
+                if now - looked_at > _LOST_SECONDS:  # nothing has landed for so long
+                    looked_at = now
                     if self._has_lost(consumer, assembly.landed, reached):
                         is_refilling = True
                         yield self._refill(Refill("the broker lost the end of what it had acknowledged"))

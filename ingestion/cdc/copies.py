@@ -38,8 +38,9 @@ from ingestion.cdc.copied_state import (
     tokens_of_charges,
     tokens_of_customers,
 )
+from ingestion.contracts import entities
 from ingestion.oltp import SOURCE
-from ingestion.raw_zone import Commit, Pin, RawZone, parquet
+from ingestion.raw_zone import Commit, Pin, RawZone, relation
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.documents.conflicts import conflict, keep_losers
@@ -154,11 +155,11 @@ class _Copies:
         for part in _parts(self._due("merchant_risk") | merchants):
             self._copy("merchant_risk", merchant_risk(connection, self._versions(part), as_of))
         due = self._due("online_features")
-        for kind, entities in (("customer", persons), ("card", cards), ("merchant", merchants)):
+        for kind, changed in (("customer", persons), ("card", cards), ("merchant", merchants)):
             ids = Counter(
                 {document_id: each for document_id, each in due.items() if document_id.startswith(f"{kind}:")}
             )
-            ids |= Counter({f"{kind}:{entity}": each for entity, each in entities.items()})
+            ids |= Counter({f"{kind}:{entity}": each for entity, each in changed.items()})
             for part in _parts(ids):
                 asked = {document_id.partition(":")[2]: each for document_id, each in self._versions(part).items()}
                 self._copy("online_features", online_features(connection, kind, asked, as_of))
@@ -267,11 +268,13 @@ def _landed(
         where {{}}
         group by _key
     """
-    con.execute(f"create or replace temp table landed as {newest.format(parquet(files), f'_sequence > {after}')}")
+    contract = entities(SOURCE)[entity]
+    landed = newest.format(f"({relation(con, contract, files)})", f"_sequence > {after}")
+    con.execute(f"create or replace temp table landed as {landed}")
     last_known = "select null as _key, " + ", ".join(f"null::varchar as {name}" for name in names)
     if con.execute("select count(*) from landed where op = 'd'").fetchone() != (0,):
         deleted = "_op <> 'd' and _key in (select _key from landed where op = 'd')"
-        last_known = newest.format(parquet(pin.files(SOURCE, entity)), deleted)
+        last_known = newest.format(f"({relation(con, contract, pin.files(SOURCE, entity))})", deleted)
     told = ", ".join(f"coalesce(landed.{name}, before.{name})" for name in names)
     found = con.execute(f"""
         with before as ({last_known})

@@ -40,9 +40,9 @@ def prepare(*, with_events: bool) -> Iterator[LandingReport]:
             raise UsageError(
                 f"The operational store lacks what is to be streamed ({message}): run payments up."
             ) from error
-        except psycopg.OperationalError:
-            raise  # the server went away
         except psycopg.Error as error:
+            if connection.closed:
+                raise  # the server went away
             raise UsageError(f"The operational store gives no log to read: {error.diag.message_primary}.") from error
     zone = RawZone(settings().raw_zone)
     with zone.alone("snapshot.lock"):  # whoever comes second finds it landed

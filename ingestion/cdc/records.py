@@ -121,10 +121,10 @@ class _Replay:
         if unchanged:
             key = self._former_key(change)
             former = self._rows.get(key, self._gone.get(key))
-            if former is None and str(change["_position"]) < self._snapshots.place(self._key(change)):
-                self._rows.pop(self._key(change), None)
-                return None
             if former is None:
+                if str(change["_position"]) < self._snapshots.place(self._key(change)):
+                    self._rows.pop(self._key(change), None)  # what it holds now, nobody knows
+                    return None
                 return {**change, "_rule": "incomplete", "_reason": f"{unchanged[0]} kept a value that never landed"}
             whole = {**change, **{name: former.get(name) for name in unchanged}}
         self._rows[self._key(whole)] = {name: whole[name] for name in self._texts}

@@ -93,9 +93,9 @@ class SlotReader:
     def collect(self, seconds: float, rows: int, target: int | None = None) -> LogBatch | None:
         """Return the transactions that end within the time, no more than about ``rows`` changes; None when none does.
 
-        A transaction that has begun is waited for, unless the reader is given up. With a target it returns as soon as
-        the server has read so far. A batch without changes tells that the server read on over what others wrote: who
-        lands it lets the server forget.
+        A transaction that has begun is waited for, unless the reader is given up. With a target it is not the time that
+        ends a batch, but that the server has read so far. A batch without changes tells that the server read on over
+        what others wrote: who lands it lets the server forget.
 
         Raises:
             psycopg.OperationalError: the connection or the server is gone.
@@ -105,13 +105,11 @@ class SlotReader:
         while True:
             if self._is_given_up:
                 return None
-            left = until - time.monotonic()
+            left = _ASK_SECONDS if target is not None else until - time.monotonic()
             if self._begin is None and (left <= 0 or self._pending >= rows or self.has_read(target)):
                 break
-            if target is not None:
-                left = _ASK_SECONDS
-                if self._begin is None and time.monotonic() - self._told_at > _ASK_SECONDS:
-                    self._tell(must_answer=True)
+            if target is not None and self._begin is None and time.monotonic() - self._told_at > _ASK_SECONDS:
+                self._tell(must_answer=True)
             message = self._receive(max(left, 0.01))
             if message is not None:
                 self.reached, end, count = message.end_lsn, message, count + 1

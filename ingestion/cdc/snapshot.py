@@ -13,18 +13,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
-from ingestion.compaction import emptied
 from ingestion.contracts import Entity, entities
 from ingestion.landing import LandingReport, Staged, landing
 from ingestion.oltp import (
     SOURCE,
-    SnapshotPoint,
+    State,
     Table,
     begin_snapshot,
     copy_table,
@@ -38,7 +36,7 @@ from ingestion.oltp import (
     table_now,
     table_of,
 )
-from ingestion.raw_zone import Commit, Pin, Position, RawZone
+from ingestion.raw_zone import Commit, Pin, Position, RawZone, emptied
 from payments.settings import settings
 from payments.systems.oltp.connection import connect
 
@@ -138,7 +136,7 @@ def land_snapshot(missing: Sequence[Range]) -> Iterator[LandingReport]:
         connection = stack.enter_context(connect(autocommit=True))
         tables = {found.entity: table_now(connection, pin, entities(SOURCE)[found.entity]) for found in missing}
         readable = {name: table for name, table in tables.items() if table.view.stopped is None}
-        point, read_at = stack.enter_context(one_state(connection))
+        state = stack.enter_context(one_state(connection))
         require_all_rows(connection, readable.values())
         batches = _batches(connection, [found for found in missing if found.entity in readable], readable)
         row = connection.execute("select pg_export_snapshot()").fetchone()
@@ -154,11 +152,11 @@ def land_snapshot(missing: Sequence[Range]) -> Iterator[LandingReport]:
                 into = folder / str(ahead)
                 exports.append(pool.submit(_export, batches[ahead], readable, row[0], into))
             exported = exports[number].result()
-            yield _land(batch, readable, exported, point, read_at)
+            yield _land(batch, readable, exported, state)
     unreadable = {name: table.view.stopped for name, table in tables.items() if name not in readable}
     if unreadable:
         with landing(SOURCE, "snapshot", origin="") as nothing:
-            begin_snapshot(nothing, point, read_at)
+            begin_snapshot(nothing, state)
             nothing.parameters["stopped"] = json.dumps(unreadable)
             yield nothing.commit()
 
@@ -234,11 +232,9 @@ def _export(batch: Sequence[Range], tables: dict[str, Table], snapshot: str, fol
     return folder
 
 
-def _land(
-    batch: Sequence[Range], tables: dict[str, Table], exported: Path, point: SnapshotPoint, read_at: datetime
-) -> LandingReport:
+def _land(batch: Sequence[Range], tables: dict[str, Table], exported: Path, state: State) -> LandingReport:
     with landing(SOURCE, "snapshot", origin="") as files:
-        begin_snapshot(files, point, read_at)
+        begin_snapshot(files, state)
         note_columns(files, [tables[found.entity] for found in batch])
         files.parameters["ranges"] = json.dumps([asdict(found) for found in batch])
         # A table that had been stopped goes on.

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ingestion.cdc.assembly import Refill
 from ingestion.cdc.batches import LogBatch
-from ingestion.cdc.broker import Broker
+from ingestion.cdc.broker import Broker, never
 from ingestion.cdc.generation import NAME, log_name, prepare
 from ingestion.cdc.pgoutput import Relation
 from ingestion.cdc.records import stage_log
@@ -64,7 +64,7 @@ def drain() -> list[LandingReport]:
         reports = list(prepare(with_events=broker_server.is_wanted()))
     with connect(autocommit=True) as connection:
         target = snapshot_point(connection).lsn
-    with closing(_steps(target, lambda: False)) as steps:
+    with closing(_steps(target, never)) as steps:
         return reports + [step.report for step in steps if step.report is not None]
 
 

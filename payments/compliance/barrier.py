@@ -5,14 +5,13 @@ exactly as the store is quiet.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
 
-from ingestion.oltp import SnapshotPoint, lsn_text, repeatable_read, snapshot_point
+from ingestion.oltp import SnapshotPoint, lsn_text, one_state, snapshot_point
 from payments.systems.oltp.connection import connect
-from payments.systems.oltp.exported import NoSlotError, exported_snapshot
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,9 @@ class Barrier:
 @contextmanager
 def barrier() -> Iterator[Barrier]:
     """Yield the store at a barrier, within one read-only transaction. Raises ``UsageError`` when it is not there."""
-    with connect(autocommit=True) as connection, ExitStack() as stack:
-        server = snapshot_point(connection)
-        try:
-            with exported_snapshot() as (lsn, snapshot):
-                stack.enter_context(repeatable_read(connection, snapshot))
-            found = Barrier(connection, replace(server, lsn=lsn))
-        except NoSlotError as error:
-            stack.enter_context(repeatable_read(connection))
-            after = snapshot_point(connection).lsn + 1  # what the snapshot shows was written before
-            found = Barrier(connection, replace(server, lsn=after), str(error))
+    with connect(autocommit=True) as connection, one_state(connection) as state:
+        point = state.point
+        if state.doubt is not None:
+            point = replace(point, lsn=snapshot_point(connection).lsn + 1)  # what the state shows was written before
         connection.execute("set local jit = off")  # it takes longer than it saves
-        yield found
+        yield Barrier(connection, point, state.doubt)

@@ -18,7 +18,7 @@ from ingestion.cdc.copies import CONSUMER
 from ingestion.contracts import Column, Entity, entities
 from ingestion.document_changes import OVERLAP, Document, tombstones
 from ingestion.landing import open_items
-from ingestion.raw_zone import Pin, parquet, text_literal
+from ingestion.raw_zone import Pin, relation, text_literal
 from payments.compliance.built import CAPTURED
 from payments.compliance.content import Content
 from payments.compliance.readings import KEYS_NAMED, Comparison, compared, latest, read
@@ -249,24 +249,26 @@ def spent_compared(con: duckdb.DuckDBPyConnection, pin: Pin, copied: int) -> Com
     """Compare ``spent`` with the charges of a raw zone that has everything committed before the profiles were read.
 
     A profile shows at least the landing ``copied`` that the copies had reached before that, perhaps more: customers
-    touched since are left out.
+    touched since are left out. So is who is gone: of an erased customer the charges stay.
     """
-    owners = [entities("oltp")[name] for name in ("charges", "customers")]
-    rows = {owner.name: parquet(pin.files("oltp", owner.name)) for owner in owners if pin.files("oltp", owner.name)}
+    charges, customers = (entities("oltp")[name] for name in ("charges", "customers"))
     touched = " union all ".join(
-        f"select customer_id from {of} where _key in (select _key from {of} where _sequence > {copied})"
-        for of in rows.values()
+        f"select customer_id from ({rows}) where _key in (select _key from ({rows}) where _sequence > {copied})"
+        for rows in (relation(con, owner, pin.files("oltp", owner.name)) for owner in (charges, customers))
     )
-    untouched = f"customer_id not in (select customer_id from ({touched}) where customer_id is not null)"
+    is_settled = f"""
+        customer_id in (select customer_id from ({latest(con, pin, customers, "true")}))
+        and customer_id not in (select customer_id from ({touched}) where customer_id is not null)
+    """
     landed = f"""
         (
             select customer_id, currency, sum({CAPTURED})::bigint as {CAPTURED}, count(*) as payment_count
-            from ({latest(con, pin, owners[0], "true")})
-            where status = 'succeeded' and {untouched}
+            from ({latest(con, pin, charges, "true")})
+            where status = 'succeeded' and {is_settled}
             group by customer_id, currency
         )
     """
-    said = f"(select * from spent where {untouched})"
+    said = f"(select * from spent where {is_settled})"
     return compared(
         con,
         "copies.customer_profiles.spent",

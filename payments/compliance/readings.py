@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import psycopg
 
-from ingestion.contracts import ENVELOPE, Entity
+from ingestion.contracts import Entity
 from ingestion.landing import open_items
 from ingestion.oltp import Table, table_of
 from ingestion.raw_zone import Pin, Position, file_literal, parquet, relation, text_literal
@@ -176,13 +176,8 @@ def changes_landed(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, sta
 
 def latest(con: duckdb.DuckDBPyConnection, pin: Pin, entity: Entity, condition: str) -> str:
     """Return SQL for the latest version of each record among the rows of a condition, without those deleted."""
-    files = pin.files(entity.source, entity.name)
-    if not files:
-        columns = (*entity.columns, *ENVELOPE)
-        nothing = ", ".join(f'cast(null as {column.duckdb_type}) as "{column.name}"' for column in columns)
-        return f"select {nothing} where false"
-    described = con.execute(f"describe select * from {parquet(files)}").fetchall()
-    rows = f"select * from ({relation(entity, files, [row[0] for row in described])}) where {condition}"
+    landed = relation(con, entity, pin.files(entity.source, entity.name))
+    rows = f"select * from ({landed}) where {condition}"
     # Ranking whole rows costs more than looking whether any record has a second version.
     is_plain = con.execute(f"select count(*) = count(distinct _key) from ({rows})").fetchall()[0][0]
     newest = (

@@ -172,6 +172,17 @@ def _refused(con: duckdb.DuckDBPyConnection, pin: Pin, comparisons: list[Compari
             yield f"{name}: {refused} records stand in quarantine (payments quarantine)"
 
 
+def _landings(zone: RawZone) -> Iterator[tuple[Pin, bool]]:
+    """Yield the raw zone with what was committed; while another process lands it (True), again and again for a time."""
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        is_elsewhere = bring_up()
+        yield zone.pin(), is_elsewhere
+        if not is_elsewhere or time.monotonic() > until:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
 def bring_up() -> bool:
     """Land what was committed, where a stream was begun; return whether another process is doing that."""
     is_active = _slot_is_active()
@@ -191,13 +202,10 @@ def _spent(con: duckdb.DuckDBPyConnection, zone: RawZone) -> Iterator[Comparison
     if copied is None:
         return
     load_spent(con)
-    until = time.monotonic() + WAIT_SECONDS
-    while True:
-        is_elsewhere = bring_up()
-        found = spent_compared(con, zone.pin(), copied)
-        if found.agrees or not is_elsewhere or time.monotonic() > until:
+    for pin, _ in _landings(zone):
+        found = spent_compared(con, pin, copied)
+        if found.agrees:
             break
-        time.sleep(_POLL_SECONDS)
     yield found
 
 
@@ -219,20 +227,16 @@ def _at_barrier(
     tables = {f"{OLTP}.{table.entity.name}": table for table in tables_now(found.connection, zone.pin())}
     readable = {name: table for name, table in tables.items() if table.view.stopped is None}
     landed: dict[str, Reading] = {}
-    until = time.monotonic() + WAIT_SECONDS
     pending = list(readable)
     with ThreadPoolExecutor(max_workers=1) as reader:  # PostgreSQL reads while DuckDB does
         source = {name: reader.submit(operational, con, found, table) for name, table in readable.items()}
-        while True:
-            is_elsewhere = bring_up()
-            pin = zone.pin()
+        for pin, is_elsewhere in _landings(zone):
             for name in pending:
                 landed[name] = as_of(con, pin, compared_columns(readable[name]), f"_position < '{place}'")
             pending = [name for name in pending if source[name].result().content != landed[name].content]
             is_late = bool(pending) and is_elsewhere and not _has_reached(pin, place)
-            if not is_late or time.monotonic() > until:
+            if not is_late:
                 break
-            time.sleep(_POLL_SECONDS)
     comparisons = [compared(con, name, source[name].result(), landed[name]) for name in readable]
     notes = [f"PostgreSQL and raw zone are compared at the barrier {found.place}"]
     if found.doubt is not None:

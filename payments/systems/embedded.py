@@ -1,6 +1,7 @@
 """A server that comes as a Python package: a process of its own on the loopback interface, its data in one folder."""
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +23,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class EmbeddedServer:
+class EmbeddedServer(ABC):
     """One server on disk. A subclass says what it is called, how it is told its port and folder, and its command."""
 
     name: ClassVar[str]
@@ -52,12 +53,13 @@ class EmbeddedServer:
         """The file that a command locks while it starts or stops the server."""
         return self.folder / "lock"
 
-    def command(self, storage: Path, port: int) -> list[str]:
-        """Return the command that serves a storage folder."""
-        raise NotImplementedError
+    @abstractmethod
+    def command(self, port: int) -> list[str]:
+        """Make what a start needs, and return the command that serves the storage folder on a port.
 
-    def prepare(self) -> None:
-        """Make what a start needs. Raises UsageError when the package is missing."""
+        Raises:
+            UsageError: the package is missing.
+        """
 
     def running(self) -> Running | None:
         """Return the server that runs on this storage, or None; a pid of some other program does not count."""
@@ -96,8 +98,7 @@ class EmbeddedServer:
         # A stopped server leaves no pid file: one that does was killed, and its threads may hold the port for a moment.
         patience = _REMAINS_SECONDS if self.pid_file.exists() else 0
         processes.require_free_port(port, f"the {self.name}", self.port_variable, patience)
-        self.prepare()
-        self.launch(self.command(self.data, port), port)
+        self.launch(self.command(port), port)
 
     def launch(self, command: list[str], port: int) -> int:
         """Start a command, wait until it listens, and return its pid. Raises UsageError when it does not."""

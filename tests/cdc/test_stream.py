@@ -15,7 +15,7 @@ from ingestion.cdc.snapshot import Range, Snapshots
 from ingestion.cdc.stream import _reading, drain, follow
 from ingestion.oltp import land_oltp, snapshot_point
 from ingestion.raw_zone import BatchFiles, Commit
-from payments.errors import UsageError
+from payments.errors import UnreachableError, UsageError
 from payments.queries.catalogue import query_named
 from payments.settings import settings
 from payments.simulation.traffic import run_traffic
@@ -43,7 +43,7 @@ def test_a_snapshot_first_then_every_change_once(oltp: psycopg.Connection) -> No
     oltp.execute("update core.customers set city = 'Paris' where merchant_id = %s", (MERCHANT,))
     oltp.execute("update core.customers set city = 'Nice' where merchant_id = %s", (MERCHANT,))
     shop.pay(1_000)
-    assert drain()
+    assert len(drain()) == 1
     assert pin().commits[-1].kind == "log"
     customers = [(row["_op"], row["city"], row["version"]) for row in rows("oltp", "customers")]
     assert customers == [("r", "Lyon", 1), ("u", "Paris", 2), ("u", "Nice", 3)]
@@ -556,3 +556,21 @@ def test_ranges_of_a_snapshot_have_places_of_their_own() -> None:
     found = Snapshots(7, places)
     assert [found.place((key, "ch_1")) for key in ("acct_a", "acct_m", "acct_n")] == ["1", "1", "2"]
     assert Snapshots().place(("acct_a",)) == ""
+
+
+def test_a_server_that_refuses_says_why(oltp: psycopg.Connection) -> None:
+    Shop(oltp).open()
+    oltp.execute("""
+        select pg_create_physical_replication_slot('taken_' || n)
+        from generate_series(
+            1, current_setting('max_replication_slots')::int - (select count(*) from pg_replication_slots)::int
+        ) as n
+    """)
+    try:
+        with pytest.raises(UsageError, match="gives no log to read: all replication slots are in use") as refusal:
+            drain()
+    finally:
+        oltp.execute("""
+            select pg_drop_replication_slot(slot_name) from pg_replication_slots where starts_with(slot_name, 'taken_')
+        """)
+    assert not isinstance(refusal.value, UnreachableError), "waiting for it would be of no use"

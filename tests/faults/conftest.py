@@ -11,7 +11,8 @@ from payments.systems.documents import server as documents_server
 from payments.systems.documents.collections import apply_collections
 from payments.systems.oltp import server
 from payments.systems.oltp.migrations import migrate
-from tests.conftest import SERVER_VARIABLES, free_port
+from payments.systems.processes import free_port
+from tests.conftest import SERVER_VARIABLES
 
 
 @pytest.fixture(scope="package")

@@ -6,19 +6,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 import pyarrow.parquet as pq
 import pytest
 from pymongo.database import Database
 
+from ingestion.cdc.copies import advance_copies
 from ingestion.cdc.stream import drain
 from ingestion.compaction import Draft, compact, switch
 from ingestion.documents import land_documents
 from ingestion.erasure import Erasure, erase_customer, reapply
 from ingestion.oltp import land_oltp
 from ingestion.quarantine import list_quarantine
-from ingestion.raw_zone import Checkpoint
+from ingestion.raw_zone import Checkpoint, RawZone
 from ingestion.warehouse import load_postgres
+from payments.compliance.documents import copies_reached, load_spent, spent_compared
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.documents.client import uri
@@ -278,6 +281,27 @@ def test_the_warehouse_loads_again_what_was_rewritten(
     assert counted == (loaded["raw_oltp.customers"],)
     batches = warehouse.execute("select count(*) from raw_platform.batches where kind = 'erasure'").fetchone()
     assert batches == (3,)
+
+
+def test_what_an_erased_customer_spent_is_no_difference(landed: psycopg.Connection) -> None:
+    Shop(landed, customer_id=OTHERS, payment_method_id="pm_bob").later(minutes=5).pay(2_000, charge_id="ch_bob")
+    drain()
+    for customers in ((THEIRS, OTHERS), (OTHERS,)):
+        assert advance_copies().failure is None
+        copied = copies_reached()
+        assert copied is not None
+        with duckdb.connect() as con:
+            load_spent(con)
+            told = {row[0] for row in con.execute("select customer_id from spent").fetchall()}
+            found = spent_compared(con, pin(), copied)
+        assert told == set(customers)
+        assert (found.agrees, found.contents["raw zone"].rows) == (True, len(customers))
+        if THEIRS in customers:
+            erase_customer(THEIRS)
+    with duckdb.connect() as con:
+        load_spent(con)
+        nothing = spent_compared(con, RawZone(settings().raw_zone.parent / "another").pin(), 0)
+    assert nothing.contents["raw zone"].rows == 0
 
 
 def test_a_killed_erasure_is_finished(landed: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from payments.settings import PROJECT_ROOT
-from tests.conftest import free_port
+from payments.systems.processes import free_port
 
 Run = subprocess.CompletedProcess[str]
 

@@ -15,7 +15,8 @@ from payments.systems import processes
 from payments.systems.oltp import server
 from payments.systems.oltp.connection import connect
 from payments.systems.oltp.postgres import Cluster, cluster
-from tests.conftest import SERVER_VARIABLES, free_port
+from payments.systems.processes import free_port
+from tests.conftest import SERVER_VARIABLES
 
 # Shells, the server's configuration and its archive commands each have a meaning for some of these.
 ODD_NAME = "it's a 100%f \\ odd home "

@@ -26,7 +26,8 @@ from payments.systems.documents.secantus import document_server
 from payments.systems.oltp import server as oltp_server
 from payments.systems.oltp.connection import connect, dsn
 from payments.systems.oltp.postgres import cluster
-from tests.conftest import SERVER_VARIABLES, Servers, free_port
+from payments.systems.processes import free_port
+from tests.conftest import SERVER_VARIABLES, Servers
 
 SERVERS = pytest.mark.parametrize("server", [oltp_server, documents_server], ids=["oltp", "documents"])
 

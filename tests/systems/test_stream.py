@@ -9,11 +9,11 @@ from confluent_kafka.cimpl import NewTopic
 
 from payments.errors import UnreachableError, UsageError
 from payments.settings import settings
+from payments.systems.processes import free_port
 from payments.systems.stream import server
 from payments.systems.stream.client import admin, properties
 from payments.systems.stream.noida import embedded_broker
 from payments.systems.stream.topics import CHANGES, DEAD_LETTERS, PARTITIONS, make_topics
-from tests.conftest import free_port
 from tests.systems.brokers import kill_broker
 
 

@@ -13,7 +13,6 @@ from dbt.cli.main import dbtRunner
 from dbt.contracts.graph.manifest import Manifest
 
 from payments.settings import PROJECT_ROOT
-from tests.dbt_command import share_parse
 
 DEFAULT_TARGET = "duckdb"
 # Rows that the project gives itself prove the same in every build: one build an engine runs them.
@@ -53,7 +52,6 @@ class Dbt:
     def command(self, *arguments: str, target: str = DEFAULT_TARGET) -> Outcome:
         """Run the command ``dbt`` from the root of the project, as a user does."""
         dbt = str(Path(sys.executable).with_name("dbt"))
-        share_parse(self.folder / target)
         ran = subprocess.run(
             [dbt, *arguments, *self._options(target)],
             cwd=PROJECT_ROOT,
@@ -75,7 +73,6 @@ class Dbt:
         project = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)]
         options = ["--quiet", *arguments, *project, *self._options(target)]
         if target not in self._manifests:
-            share_parse(self.folder / target)
             parsed = dbtRunner().invoke(["--quiet", "parse", *project, *self._options(target)])
             assert isinstance(parsed.result, Manifest), parsed.exception
             self._manifests[target] = parsed.result

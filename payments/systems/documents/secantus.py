@@ -39,11 +39,6 @@ class DocumentServer(EmbeddedServer):
         """The file, of mode 0600, that holds the user's password."""
         return self.folder / "password"
 
-    @property
-    def lock_file(self) -> Path:
-        """The file that a command locks while it starts or stops the server."""
-        return self.folder / "lock"
-
     def password(self) -> str:
         """Return the password of the user ``payments``.
 
@@ -55,18 +50,18 @@ class DocumentServer(EmbeddedServer):
         except FileNotFoundError:
             raise UsageError("The embedded document server was never started: run payments up.") from None
 
-    def prepare(self) -> None:
-        """Make the storage when it is missing. Raises UsageError when the package is."""
+    def command(self, port: int) -> list[str]:
+        """Return the command that serves those who have the password; make the storage when it is missing.
+
+        Raises UsageError when the package is.
+        """
         if importlib.util.find_spec("secantus") is None:
             raise UsageError(
                 "The package secantusdb is missing: install the extra embedded, or set PAYMENTS_DOCUMENTS_URI."
             )
         if not self.data.exists():
             self._make()
-
-    def command(self, storage: Path, port: int) -> list[str]:
-        """Return the command that serves a storage folder to those who have the password."""
-        return [*self._command(storage, port), "--auth"]
+        return [*self._command(self.data, port), "--auth"]
 
     def _make(self) -> None:
         """Make the storage with its user aside and rename it, so that a kill leaves no server without a password."""

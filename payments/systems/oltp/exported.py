@@ -35,7 +35,7 @@ def exported_snapshot() -> Iterator[tuple[int, str]]:
     try:
         if connection.status != pq.ConnStatus.OK:
             raise NoSlotError(last_error(connection))
-        if connection.exec_(b"select pg_is_in_recovery()").get_value(0, 0) != b"f":
+        if connection.exec_(b"select pg_is_in_recovery()").get_value(0, 0) == b"t":
             raise NoSlotError("it is a standby, where a slot waits for what the primary does")
         name = f"payments_snapshot_{secrets.token_hex(4)}"
         made = connection.exec_(

@@ -23,11 +23,11 @@ class EmbeddedBroker(EmbeddedServer):
     port_option = "--kafka-port"
     data_option = "--data-dir"
 
-    def command(self, storage: Path, port: int) -> list[str]:
-        """Return the command that keeps its messages in a storage folder. Raises UsageError without the package."""
+    def command(self, port: int) -> list[str]:
+        """Return the command. Raises UsageError when the package is missing."""
         return [
             *(str(_program()), "start", "--only", "kafka", self.port_option, str(port)),
-            *(self.data_option, str(storage), "--host", processes.LOOPBACK),
+            *(self.data_option, str(self.data), "--host", processes.LOOPBACK),
         ]
 
     def stop(self) -> None:
