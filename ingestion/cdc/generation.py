@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg import sql
 
-from ingestion.cdc.slot import OUTBOX
+from ingestion.cdc.slot import OUTBOX, TAKE_OVER_SECONDS
 from ingestion.cdc.snapshot import land_snapshot, unfinished
 from ingestion.contracts import entities
 from ingestion.landing import LandingReport, landing
@@ -21,6 +21,7 @@ from payments.errors import UsageError
 from payments.settings import settings
 from payments.systems.oltp.connection import connect
 from payments.systems.oltp.nodes import FAILOVER_SLOTS_VERSION
+from payments.systems.processes import wait_until
 
 NAME = "payments"
 """The name of the publication and of the slot."""
@@ -93,10 +94,8 @@ def _refusal(reason: str) -> str:
 
 def _begin_generation(connection: psycopg.Connection, point: SnapshotPoint, last: Commit | None) -> str:
     """Make the slot anew and note from where its log is read: before any snapshot of it."""
-    active = connection.execute(
-        "select active from pg_replication_slots where slot_name = %s and active", (NAME,)
-    ).fetchone()
-    if active is not None:
+    read_by = "select active_pid from pg_replication_slots where slot_name = %s and active"
+    if not wait_until(lambda: connection.execute(read_by, (NAME,)).fetchone() is None, TAKE_OVER_SECONDS):
         raise UsageError(f"The replication slot {NAME} is read by somebody else: stop that stream first.")
     connection.execute(
         "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (NAME,)

@@ -40,7 +40,7 @@ IDLE_BYTES = 16 * 1024 * 1024
 _STATUS_SECONDS = 5.0
 _END_SECONDS = 5.0
 _ASK_SECONDS = 0.01
-_TAKE_OVER_SECONDS = 5.0
+TAKE_OVER_SECONDS = 5.0  # the server takes a moment to notice that a reader was killed
 _EPOCH_SECONDS = 946_684_800  # 2000-01-01, from which the protocol counts
 _WAL_DATA, _KEEPALIVE = ord("w"), ord("k")
 _ROW_KINDS = frozenset(b"IUD")
@@ -137,18 +137,34 @@ class SlotReader:
         self._is_given_up = True
 
     def end(self) -> None:
-        """End the stream in order: the server has heard of all that was acknowledged, unless that takes too long."""
+        """End the stream in order: the server has heard of all that was acknowledged, and the slot is free.
+
+        A server that takes too long is left to end it alone.
+        """
+        connection = self.connection
         self._tell(must_answer=False)
-        self.connection.put_copy_end()
-        self.connection.flush()
+        connection.put_copy_end()
+        connection.flush()
         until = time.monotonic() + _END_SECONDS
-        while (left := until - time.monotonic()) > 0:
-            count, _ = self.connection.get_copy_data(1)
-            if count < 0:
-                return
-            if count == 0:
-                select.select([self.connection.socket], [], [], left)
-                self.connection.consume_input()
+        # The server frees the slot behind the end of the copy, and then says that the command is complete.
+        for is_over in (self._copy_is_over, self._command_is_over):
+            while not is_over():
+                if (left := until - time.monotonic()) < 0:
+                    return
+                select.select([connection.socket], [], [], left)
+                connection.consume_input()
+
+    def _copy_is_over(self) -> bool:
+        """Pass over what has come of the log."""
+        while (count := self.connection.get_copy_data(1)[0]) > 0:
+            pass
+        return count < 0
+
+    def _command_is_over(self) -> bool:
+        while not self.connection.is_busy():
+            if self.connection.get_result() is None:
+                return True
+        return False
 
     def has_read(self, target: int | None) -> bool:
         """Say whether every transaction that committed before a place of the log has come."""
@@ -282,8 +298,7 @@ def open_slot(slot: Slot, start_lsn: int, epoch: int, views: Views, folder: Path
         )
         if connection.status != pq.ConnStatus.OK:
             raise UnreachableError(f"PostgreSQL cannot be reached for replication: {last_error(connection)}.")
-        # The server takes a moment to notice that a reader was killed.
-        if not wait_until(lambda: _starts(connection, statement), _TAKE_OVER_SECONDS):
+        if not wait_until(lambda: _starts(connection, statement), TAKE_OVER_SECONDS):
             raise UsageError(f"The replication slot {slot.name} cannot be read: {last_error(connection)}.")
         reader = SlotReader(connection, epoch, start_lsn, views, ChangeTables(folder))
         try:

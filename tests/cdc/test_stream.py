@@ -226,6 +226,17 @@ def test_a_slot_that_is_not_where_it_was_left_is_refused(
     assert drain() == [], "it goes on from there"
 
 
+def test_a_slot_is_free_when_its_reader_has_ended_and_not_before(
+    oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Shop(oltp).open()
+    drain()
+    monkeypatch.setattr("ingestion.cdc.generation.TAKE_OVER_SECONDS", 0)
+    with _reading(), pytest.raises(UsageError, match="is read by somebody else"):
+        resnapshot()
+    resnapshot()
+
+
 def test_an_idle_stream_lets_the_server_forget_log_of_others(
     oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
