@@ -10,16 +10,17 @@
 {% macro charges_in_full() -%}
     with
 
-    -- Everything that a charge has many of comes down to one row a charge before it is joined.
+    -- Everything that a charge has many of comes down to one row a charge, in its currency, before it is joined.
     refunds_by_charge as (
         select
             merchant_id,
             charge_id,
+            currency,
             count(*) as refund_count,
             cast(sum(amount_minor) as bigint) as refund_amount_minor
         from refunds
         where status not in ('failed', 'canceled')
-        group by merchant_id, charge_id
+        group by merchant_id, charge_id, currency
     ),
 
     -- An inquiry (warning_*) is no dispute yet, and a prevented one never becomes one: they move no money, give no label.
@@ -27,12 +28,13 @@
         select
             merchant_id,
             charge_id,
+            currency,
             count(*) as dispute_count,
             cast(sum(case when status = 'won' then 0 else amount_minor end) as bigint) as disputed_amount_minor,
             min(case when reason = 'fraudulent' then created_at end) as fraud_known_at
         from disputes
         where status not in ('warning_needs_response', 'warning_under_review', 'warning_closed', 'prevented')
-        group by merchant_id, charge_id
+        group by merchant_id, charge_id, currency
     ),
 
     -- What the platform took; an application fee goes to another merchant.
@@ -40,6 +42,7 @@
         select
             balance_transactions.merchant_id,
             balance_transactions.source_id as charge_id,
+            balance_transaction_fees.currency,
             cast(sum(balance_transaction_fees.amount_minor) as bigint) as fee_minor
         from balance_transactions
         inner join balance_transaction_fees
@@ -49,7 +52,7 @@
         where
             balance_transactions.type = 'charge'
             and balance_transaction_fees.type = 'processing_fee'
-        group by balance_transactions.merchant_id, balance_transactions.source_id
+        group by balance_transactions.merchant_id, balance_transactions.source_id, balance_transaction_fees.currency
     )
 
     select
@@ -96,14 +99,17 @@
         on
             charges.merchant_id = refunds_by_charge.merchant_id
             and charges.charge_id = refunds_by_charge.charge_id
+            and charges.currency = refunds_by_charge.currency
     left join disputes_by_charge
         on
             charges.merchant_id = disputes_by_charge.merchant_id
             and charges.charge_id = disputes_by_charge.charge_id
+            and charges.currency = disputes_by_charge.currency
     left join fees_by_charge
         on
             charges.merchant_id = fees_by_charge.merchant_id
             and charges.charge_id = fees_by_charge.charge_id
+            and charges.currency = fees_by_charge.currency
 {%- endmacro %}
 
 

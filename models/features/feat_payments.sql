@@ -31,7 +31,7 @@ seen as (
         fraud_known_at,
         anomaly_score,
         amount_minor,
-        coalesce(reporting_amount_minor, amount_minor) as value_minor,
+        coalesce(reporting_amount_minor, amount_minor) as reporting_value_minor,
         case when status = 'failed' then 1 else 0 end as failed,
         device_type,
         ip_country,
@@ -61,7 +61,7 @@ person_past as (
     select
         order_key,
         person_no,
-        value_minor,
+        reporting_value_minor,
         failed,
         min(order_key) over (partition by person_no, merchant_no) = order_key as is_first_at_merchant,
         device_no is not null
@@ -71,8 +71,8 @@ person_past as (
         lag(paid_second) over person_order as previous_second,
         lag(ip_country) over person_order as previous_country,
         cast(count(*) over person_before as bigint) as past_count,
-        {{ window_sum('value_minor', 'person_before') }} as past_sum,
-        max(value_minor) over person_before as past_max
+        {{ window_sum('reporting_value_minor', 'person_before') }} as past_sum,
+        max(reporting_value_minor) over person_before as past_max
     from keyed
     window
         person_order as (partition by person_no order by order_key),
@@ -83,7 +83,7 @@ person_past as (
 person_flagged as (
     select
         *,
-        case when past_count > 0 and value_minor * past_count > 3 * past_sum then 1 else 0 end as is_large
+        case when past_count > 0 and reporting_value_minor * past_count > 3 * past_sum then 1 else 0 end as is_large
     from person_past
 ),
 
@@ -101,11 +101,11 @@ person_history as (
         cast(count(*) over person_1d as bigint) as payments_1d,
         cast(count(*) over person_7d as bigint) as payments_7d,
         cast(count(*) over person_30d as bigint) as payments_30d,
-        {{ window_sum('value_minor', 'person_1d') }} as sum_1d,
-        {{ window_sum('value_minor', 'person_7d') }} as sum_7d,
-        {{ window_sum('value_minor', 'person_30d') }} as sum_30d,
+        {{ window_sum('reporting_value_minor', 'person_1d') }} as sum_1d,
+        {{ window_sum('reporting_value_minor', 'person_7d') }} as sum_7d,
+        {{ window_sum('reporting_value_minor', 'person_30d') }} as sum_30d,
         cast(count(*) over person_before_30d as bigint) as past_count_30d,
-        {{ window_sum('value_minor', 'person_before_30d') }} as past_sum_30d,
+        {{ window_sum('reporting_value_minor', 'person_before_30d') }} as past_sum_30d,
         {{ window_sum('failed', 'person_before_1d') }} as failed_1d,
         {{ window_sum('is_large', 'person_before_14d') }} as large_14d,
         {{ window_sum('case when is_first_at_merchant then 1 else 0 end', 'person_1d') }} as new_merchants_1d
@@ -183,12 +183,13 @@ network_history as (
 merchant_history as (
     select
         order_key,
-        {{ window_sum('case when value_minor < 500 then 1 else 0 end', 'merchant_10m') }} as small_payments_10m,
+        {{ window_sum('case when reporting_value_minor < 500 then 1 else 0 end', 'merchant_10m') }}
+            as small_payments_10m,
         cast(count(*) over merchant_1h as bigint) as payments_1h,
         cast(count(*) over merchant_1d as bigint) as payments_1d,
         {{ window_sum('failed', 'merchant_before_1h') }} as failed_1h,
         cast(count(*) over merchant_before_30d as bigint) as past_count_30d,
-        {{ window_sum('value_minor', 'merchant_before_30d') }} as past_sum_30d,
+        {{ window_sum('reporting_value_minor', 'merchant_before_30d') }} as past_sum_30d,
         cast(count(*) over merchant_matured_1d as bigint) as matured_1d,
         cast(count(*) over merchant_matured_7d as bigint) as matured_7d,
         cast(count(*) over merchant_matured_30d as bigint) as matured_30d
@@ -336,7 +337,7 @@ final as (
         keyed.fraud_known_at,
 
         -- the payment itself
-        keyed.value_minor as reporting_value_minor,
+        keyed.reporting_value_minor,
         keyed.anomaly_score,
         cast(extract(hour from keyed.paid_at at time zone 'UTC') as bigint) as hour_of_day,
         cast(extract(isodow from keyed.paid_at at time zone 'UTC') as bigint) as day_of_week,
@@ -358,12 +359,12 @@ final as (
         -- customer: deviation of the amount from the past alone
         person_history.past_count as customer_past_payments,
         {{ ratio(
-            'keyed.value_minor * person_history.past_count', 'person_history.past_sum'
+            'keyed.reporting_value_minor * person_history.past_count', 'person_history.past_sum'
         ) }} as value_to_customer_mean,
         {{ ratio(
-            'keyed.value_minor * person_history.past_count_30d', 'person_history.past_sum_30d'
+            'keyed.reporting_value_minor * person_history.past_count_30d', 'person_history.past_sum_30d'
         ) }} as value_to_customer_mean_30d,
-        {{ ratio('keyed.value_minor', 'person_history.past_max') }} as value_to_customer_max,
+        {{ ratio('keyed.reporting_value_minor', 'person_history.past_max') }} as value_to_customer_max,
         person_history.large_14d as customer_large_payments_14d,
         keyed.paid_second - person_history.previous_second as customer_seconds_since_previous,
 
@@ -395,7 +396,7 @@ final as (
         merchant_history.payments_1d as merchant_payments_1d,
         merchant_history.failed_1h as merchant_failed_1h,
         {{ ratio(
-            'keyed.value_minor * merchant_history.past_count_30d', 'merchant_history.past_sum_30d'
+            'keyed.reporting_value_minor * merchant_history.past_count_30d', 'merchant_history.past_sum_30d'
         ) }} as value_to_merchant_mean_30d,
         merchant_history.matured_1d as merchant_matured_payments_1d,
         merchant_history.matured_7d as merchant_matured_payments_7d,

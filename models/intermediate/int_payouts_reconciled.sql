@@ -49,6 +49,7 @@ by_payout as (
     select
         merchant_id,
         payout_id,
+        currency,
         cast(count(*) as integer) as bank_entry_count,
         cast(sum(left_minor) as bigint) as bank_amount_minor,
         cast(sum(case when direction = 'credit' then -left_minor else 0 end) as bigint) as returned_minor,
@@ -56,7 +57,7 @@ by_payout as (
         max(booked_on) as booked_on
     from owned
     where payout_id is not null
-    group by merchant_id, payout_id
+    group by merchant_id, payout_id, currency
 ),
 
 told as (
@@ -87,6 +88,7 @@ of_payouts as (
         on
             payouts.merchant_id = by_payout.merchant_id
             and payouts.payout_id = by_payout.payout_id
+            and payouts.currency = by_payout.currency
     left join told
         on payouts.currency = told.currency
     where

@@ -45,13 +45,13 @@ charges as (
 ),
 
 refunds as (
-    {{ current_rows('refunds', ['merchant_id', 'refund_id'], ['charge_id', 'status', 'amount_minor'],
+    {{ current_rows('refunds', ['merchant_id', 'refund_id'], ['charge_id', 'currency', 'status', 'amount_minor'],
         after, of_changed ~ 'staged.charge_id') }}
 ),
 
 disputes as (
     {{ current_rows('disputes', ['merchant_id', 'dispute_id'], [
-        'charge_id', 'status', 'reason', 'amount_minor', 'created_at',
+        'charge_id', 'currency', 'status', 'reason', 'amount_minor', 'created_at',
     ], after, of_changed ~ 'staged.charge_id') }}
 ),
 
@@ -61,7 +61,7 @@ balance_transactions as (
 ),
 
 balance_transaction_fees as (
-    {{ current_rows('balance_transaction_fees', ['merchant_id', 'balance_transaction_id', 'type'], ['amount_minor'],
+    {{ current_rows('balance_transaction_fees', ['merchant_id', 'balance_transaction_id', 'type'], ['currency', 'amount_minor'],
         after, 'select 1 from balance_transactions where balance_transactions.merchant_id = staged.merchant_id'
         ~ ' and balance_transactions.balance_transaction_id = staged.balance_transaction_id') }}
 ),
