@@ -21,6 +21,7 @@ from payments.systems.oltp import server as oltp_server
 from payments.systems.oltp.connection import connect
 from payments.systems.oltp.migrations import REFERENCE_TABLES, migrate
 from payments.systems.processes import free_port
+from tests.dbt_project import Dbt
 from tests.systems.brokers import own_broker
 
 LARGE_BYTES = 4 * 1024 * 1024
@@ -70,6 +71,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # xdis
 def full_size() -> bool:
     """Whether the tests run at full size (``make prove``) instead of the size of CI."""
     return os.environ.get("PAYMENTS_TEST_SIZE") == "full"
+
+
+@pytest.fixture(scope="session")
+def dbt(tmp_path_factory: pytest.TempPathFactory) -> Dbt:
+    """dbt with artefacts apart from those of the developer."""
+    folder = tmp_path_factory.mktemp("dbt")
+    of_all_workers = folder.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else folder.parent
+    return Dbt(folder, of_all_workers / "dbt parsed")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 
 from payments.diagrams.browser import NAMES, find_browser
 from payments.diagrams.serving import serve_dagster, serve_folder
-from tests.dbt_command import run_dbt
+from tests.dbt_project import DEFAULT_TARGET, Dbt
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,11 +17,14 @@ def _browser() -> None:
 
 
 @pytest.fixture(scope="session")
-def site_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The docs site of the project as it stands, made into a folder of its own from an empty warehouse."""
-    target = tmp_path_factory.mktemp("site")
-    run_dbt(target, "docs", "generate")
-    return target
+def site_folder(dbt: Dbt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The docs site of the project as it stands, made from an empty warehouse."""
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PAYMENTS_RAW", str(empty / "raw"))
+        patch.setenv("PAYMENTS_WAREHOUSE", str(empty / "warehouse.duckdb"))
+        dbt("docs", "generate")
+    return dbt.folder / DEFAULT_TARGET
 
 
 @pytest.fixture(scope="session")

@@ -14,17 +14,15 @@ from payments.diagrams.document_model import describe_collections, other_stores,
 from payments.diagrams.model import Column, Reference
 from payments.errors import UsageError
 from payments.systems.documents.definitions import collection_definitions
-from tests.dbt_command import run_dbt
+from tests.dbt_project import Dbt
 
 PAYMENTS = area_of("core.charges")
 
 
 @pytest.fixture(scope="module")
-def manifest_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def manifest_path(dbt: Dbt) -> Path:
     """The manifest of the dbt project as it stands."""
-    target = tmp_path_factory.mktemp("target")
-    run_dbt(target, "parse")
-    return target / "manifest.json"
+    return dbt.manifest()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from ingestion.files import land_transactions
 from payments.settings import settings
-from tests.warehouse.dbt import NO_UNIT_TESTS, Dbt, Outcome
+from tests.dbt_project import NO_UNIT_TESTS, Dbt, Outcome
 from tests.warehouse.history import Row, transactions, write
 
 
@@ -26,12 +26,6 @@ class Built:
         with duckdb.connect(str(self.warehouse), read_only=True) as con:
             con.execute("set TimeZone = 'UTC'")
             yield con
-
-
-@pytest.fixture(scope="session")
-def dbt(tmp_path_factory: pytest.TempPathFactory) -> Dbt:
-    """dbt with artefacts apart from those of the developer."""
-    return Dbt(tmp_path_factory.mktemp("dbt"))
 
 
 @pytest.fixture(scope="session")

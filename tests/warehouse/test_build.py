@@ -9,8 +9,8 @@ import pytest
 from payments.queries.catalogue import all_queries
 from payments.settings import settings
 from payments.vault.cards import find_card_numbers
+from tests.dbt_project import Dbt
 from tests.warehouse.conftest import Built
-from tests.warehouse.dbt import Dbt
 from tests.warehouse.raw_by_hand import tamper
 
 VISA = "4242424242424242"

@@ -11,7 +11,7 @@ from pymongo.database import Database
 
 from ingestion.documents import land_documents
 from payments.settings import settings
-from tests.warehouse.dbt import NO_UNIT_TESTS, Dbt
+from tests.dbt_project import NO_UNIT_TESTS, Dbt
 from tests.warehouse.documents import (
     Document,
     audit_chain,

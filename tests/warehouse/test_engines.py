@@ -24,9 +24,9 @@ from payments.errors import UsageError
 from payments.settings import settings
 from payments.simulation.history import simulate
 from tests.conftest import Servers
+from tests.dbt_project import NO_UNIT_TESTS, Dbt
 from tests.ingestion.raw import pin
 from tests.systems.shop import Shop, busy_market
-from tests.warehouse.dbt import NO_UNIT_TESTS, Dbt
 from tests.warehouse.documents import Document, write_documents
 from tests.warehouse.recorded import Recorded
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.warehouse.dbt import Dbt
+from tests.dbt_project import Dbt
 from tests.warehouse.raw_by_hand import Row, commit
 
 JANUARY, MAY, JULY = (datetime(2026, month, 1, 12, tzinfo=UTC) for month in (1, 5, 7))
