@@ -24,8 +24,10 @@ def source_tables(source: str) -> list[str]:
 
 
 def _build(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[object]:
-    # A test that reads two layers runs with the later one, where everything that it reads is built.
-    yield from dbt.cli(["build", "--indirect-selection", "buildable"], context=context).stream()
+    # A test that reads two layers runs with the later one, where everything that it reads is built. In the folder that
+    # dbt itself uses, dbt finds the project parsed.
+    command = ["build", "--indirect-selection", "buildable"]
+    yield from dbt.cli(command, context=context, target_path=project.project_dir / project.target_path).stream()
 
 
 @dbt_assets(

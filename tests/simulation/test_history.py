@@ -38,7 +38,7 @@ from tests.conftest import empty_oltp
 from tests.systems.documents_by_schema import valid_documents
 
 Store = Database[dict[str, Any]]
-TRANSACTIONS, DAYS, SEED = 1_500, 60, 11
+TRANSACTIONS, DAYS, SEED = 700, 60, 11
 # What depends on keys and nonces, and may differ between two stores with the same history.
 KEYED = {
     "vault.subjects": ["key_id", "wrapped_key"],
