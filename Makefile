@@ -43,12 +43,13 @@ faults: install ## play seeds of faults on the stream: SEEDS of them from SEED o
 mutants: install ## plant bugs in the stream one by one, and see that tests catch each
 	@"$(VENV)/python" -m tests.cdc.mutants
 
-lint: install ## ruff, mypy, sqlfluff, yamllint and the Dagster definitions
+lint: install ## ruff, mypy, sqlfluff, yamllint, the Dagster definitions and the rules of the dbt project
 	@"$(VENV)/ruff" check .
 	@"$(VENV)/ruff" format --check .
 	@"$(VENV)/sqlfluff" lint
 	@"$(VENV)/yamllint" --strict .
 	@"$(VENV)/mypy" & types=$$!; "$(VENV)/dagster" definitions validate && wait $$types
+	@"$(VENV)/dbt-bouncer" run
 
 docs: install ## build the dbt docs site with its diagrams (needs a built warehouse: make demo)
 	@"$(VENV)/python" -m orchestration.docs_site
