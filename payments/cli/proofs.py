@@ -66,3 +66,31 @@ def digest() -> None:
     ]
     print_table("Digests", ["model", "duckdb rows", "duckdb", "postgres rows", "postgres", "equal"], rows)
     exit_unless(all(c.equal for c in comparisons))
+
+
+@app.command()
+def mutate(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models whose tests are tried; all marts by default.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Take so many changes of each model.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The seed that draws them.")] = 0,
+    floor: Annotated[
+        int, typer.Option(min=0, max=100, help="Exit 1 when tests notice a smaller share, in percent.")
+    ] = 85,
+) -> None:
+    """Change the SQL of marts in one small place at a time, and print which share of the changes tests notice."""
+    from payments.mutation.trial import try_tests
+
+    trials = list(try_tests(models or (), sample, seed))
+    missed = [trial for trial in trials if trial.caught_by is None]
+    for trial in missed:
+        console.print(f"{trial.model} {trial.mutant}", soft_wrap=True, markup=False, highlight=False)
+    names = sorted({trial.model for trial in trials})
+    rows: list[list[object]] = []
+    for name in [*names, "all"]:
+        tried = sum(trial.model == name for trial in trials) if name != "all" else len(trials)
+        left = sum(trial.model == name for trial in missed) if name != "all" else len(missed)
+        rows.append([name, tried, tried - left, f"{100 * (tried - left) / tried:.1f}" if tried else "none"])
+    print_table("Changes that tests notice", ["model", "changes", "noticed", "percent"], rows)
+    exit_unless(100 * (len(trials) - len(missed)) >= floor * len(trials))
