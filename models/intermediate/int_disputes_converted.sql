@@ -30,6 +30,7 @@ final as (
         {{ surrogate_key(['disputes.merchant_id']) }} as merchant_key,
         disputes.merchant_id,
         coalesce(payments.customer_key, {{ unknown_key() }}) as customer_key,
+        payments.customer_country,
         disputes.currency,
         disputes.status,
         disputes.reason,
@@ -45,6 +46,7 @@ final as (
         ) }} as reporting_amount_minor,
         disputes.created_at as opened_at,
         {{ utc_date('disputes.created_at') }} as opened_on,
+        disputes.evidence_due_at,
         disputes.closed_at,
         payments.paid_at,
         disputes._batch_id

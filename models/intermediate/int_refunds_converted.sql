@@ -30,6 +30,7 @@ final as (
         {{ surrogate_key(['refunds.merchant_id']) }} as merchant_key,
         refunds.merchant_id,
         coalesce(payments.customer_key, {{ unknown_key() }}) as customer_key,
+        payments.customer_country,
         refunds.currency,
         refunds.status,
         refunds.reason,

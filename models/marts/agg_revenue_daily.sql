@@ -16,13 +16,15 @@ disputes as (
         and not is_inquiry
 ),
 
--- A payment counts on the day it was made, a refund on the day it was given, a dispute on the day it was opened. What a
--- file says was refunded has no day of its own and counts on that of the payment.
+-- A payment counts on the day it was made, a refund on the day it was given, a dispute on the day it was opened, all in
+-- the country of the customer who paid. What a file says was refunded has no day of its own and counts on that of the
+-- payment.
 movements as (
     select
         paid_on as revenue_on,
         merchant_key,
         currency,
+        coalesce(customer_country, 'ZZ') as customer_country,
         1 as payment_count,
         case when status not in ('failed', 'pending') then 1 else 0 end as captured_count,
         case when status = 'failed' then 1 else 0 end as failed_count,
@@ -44,6 +46,7 @@ movements as (
         refunded_on as revenue_on,
         merchant_key,
         currency,
+        coalesce(customer_country, 'ZZ') as customer_country,
         0 as payment_count,
         0 as captured_count,
         0 as failed_count,
@@ -63,6 +66,7 @@ movements as (
         opened_on as revenue_on,
         merchant_key,
         currency,
+        coalesce(customer_country, 'ZZ') as customer_country,
         0 as payment_count,
         0 as captured_count,
         0 as failed_count,
@@ -79,10 +83,11 @@ movements as (
 
 final as (
     select
-        {{ surrogate_key(['revenue_on', 'merchant_key', 'currency']) }} as revenue_daily_key,
+        {{ surrogate_key(['revenue_on', 'merchant_key', 'currency', 'customer_country']) }} as revenue_daily_key,
         revenue_on,
         merchant_key,
         currency,
+        customer_country,
         cast(sum(payment_count) as bigint) as payment_count,
         cast(sum(captured_count) as bigint) as captured_count,
         cast(sum(failed_count) as bigint) as failed_count,
@@ -104,7 +109,7 @@ final as (
                 then cast(coalesce(sum(reporting_disputed_amount_minor), 0) as bigint)
         end as reporting_disputed_amount_minor
     from movements
-    group by revenue_on, merchant_key, currency
+    group by revenue_on, merchant_key, currency, customer_country
 )
 
 select * from final

@@ -25,6 +25,7 @@ final as (
         -- times
         opened_at,
         opened_on,
+        evidence_due_at,
         closed_at,
         cast({{ utc_date('opened_at') }} - {{ utc_date('paid_at') }} as integer) as days_from_payment,
         cast({{ utc_date('closed_at') }} - {{ utc_date('opened_at') }} as integer) as days_to_close,
