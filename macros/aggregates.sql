@@ -40,3 +40,17 @@
     from {{ relation }}
     group by {{ period_start(period, 'revenue_on') }}, merchant_key, currency, customer_country
 {%- endmacro %}
+
+
+{#-
+    The fifth of its group that a row lies in by an ordering, from 1 (first) to 5 (integer): 1 plus five times the share of the
+    group that stands before it, rounded down. Rows that are equal in the ordering have the same score, whatever their order.
+-#}
+{% macro quintile(ordering, members) -%}
+    cast(
+        1 + {{ integer_quotient(
+            '(5 * (rank() over (partition by ' ~ members ~ ' order by ' ~ ordering ~ ') - 1))',
+            'count(*) over (partition by ' ~ members ~ ')'
+        ) }} as integer
+    )
+{%- endmacro %}

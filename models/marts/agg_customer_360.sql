@@ -56,6 +56,9 @@ payments_by_customer as (
             case when captured_amount_minor > 0 and rate_to_reporting is null then 1 else 0 end
         ) as unconverted_count,
         sum(reporting_captured_amount_minor) as reporting_captured_amount_minor,
+        sum(
+            case when source = 'files' and refunded_amount_minor > 0 then reporting_amount_minor else 0 end
+        ) as reporting_refunded_in_files_minor,
         min(case when status not in ('failed', 'pending') then paid_at end) as first_paid_at,
         max(case when status not in ('failed', 'pending') then paid_at end) as last_paid_at
     from payments
@@ -75,7 +78,8 @@ disputes_by_customer as (
     select
         customer_key,
         count(*) as dispute_count,
-        sum(case when status = 'won' then 0 else reporting_amount_minor end) as reporting_disputed_amount_minor
+        sum(case when status = 'won' then 0 else reporting_amount_minor end) as reporting_disputed_amount_minor,
+        sum(case when status = 'lost' then reporting_amount_minor else 0 end) as reporting_lost_amount_minor
     from disputes
     group by customer_key
 ),
@@ -138,10 +142,20 @@ gathered as (
         payments_by_customer.last_paid_at,
         clock.today - {{ utc_date('payments_by_customer.first_paid_at') }} as days_since_first_payment,
         clock.today - {{ utc_date('payments_by_customer.last_paid_at') }} as days_since_last_payment,
+        case
+            when payments_by_customer.first_paid_at is not null
+                then 1 + greatest(
+                    {{ months_between(utc_date('payments_by_customer.first_paid_at'), 'clock.today') }}, 0
+                )
+        end as lifetime_months,
         coalesce(refunds_by_customer.refund_count, 0) as refund_count,
         coalesce(refunds_by_customer.reporting_refunded_amount_minor, 0) as reporting_refunded_amount_minor,
         coalesce(disputes_by_customer.dispute_count, 0) as dispute_count,
         coalesce(disputes_by_customer.reporting_disputed_amount_minor, 0) as reporting_disputed_amount_minor,
+        coalesce(payments_by_customer.reporting_captured_amount_minor, 0)
+        - coalesce(payments_by_customer.reporting_refunded_in_files_minor, 0)
+        - coalesce(refunds_by_customer.reporting_refunded_amount_minor, 0)
+        - coalesce(disputes_by_customer.reporting_lost_amount_minor, 0) as reporting_lifetime_value_minor,
         coalesce(sessions_by_customer.session_count, 0) as session_count,
         coalesce(sessions_by_customer.converted_session_count, 0) as converted_session_count,
         sessions_by_customer.last_session_at,
@@ -180,6 +194,23 @@ gathered as (
             and customers.customer_id = profiles.customer_id
 ),
 
+-- Customers who have paid are ranked among those of their merchant; those who never did have no score.
+scored as (
+    select
+        *,
+        case
+            when paid_count > 0 then {{ quintile('days_since_last_payment desc', 'merchant_key, paid_count > 0') }}
+        end as recency_score,
+        case
+            when paid_count > 0 then {{ quintile('paid_count', 'merchant_key, paid_count > 0') }}
+        end as frequency_score,
+        case
+            when paid_count > 0
+                then {{ quintile('reporting_captured_amount_minor', 'merchant_key, paid_count > 0') }}
+        end as monetary_score
+    from gathered
+),
+
 final as (
     select
         -- keys
@@ -216,6 +247,20 @@ final as (
             else 'active'
         end as segment,
 
+        -- scores
+        recency_score,
+        frequency_score,
+        monetary_score,
+        case
+            when paid_count = 0 then 'none'
+            when recency_score >= 4 and frequency_score >= 4 and monetary_score >= 4 then 'champion'
+            when recency_score >= 3 and frequency_score >= 4 then 'loyal'
+            when recency_score >= 4 then 'promising'
+            when recency_score = 3 then 'regular'
+            when frequency_score >= 4 or monetary_score >= 4 then 'slipping'
+            else 'dormant'
+        end as rfm_segment,
+
         -- profile of the document store
         profile_segment,
         cast(profile_payment_count as bigint) as profile_payment_count,
@@ -232,6 +277,12 @@ final as (
         last_paid_at,
         cast(days_since_last_payment as integer) as days_since_last_payment,
         cast(reporting_captured_amount_minor as bigint) as reporting_captured_amount_minor,
+
+        -- lifetime value
+        lifetime_months,
+        cast(reporting_lifetime_value_minor as bigint) as reporting_lifetime_value_minor,
+        {{ divide_half_even('reporting_lifetime_value_minor', 'lifetime_months') }}
+            as reporting_lifetime_value_per_month_minor,
 
         -- what went wrong
         cast(refund_count as bigint) as refund_count,
@@ -253,7 +304,7 @@ final as (
         cast({{ divide_half_even('10 * rating_sum', 'nullif(rating_count, 0)') }} as integer) as rating_mean_tenths,
         latest_sentiment,
         last_feedback_at
-    from gathered
+    from scored
 )
 
 select * from final
