@@ -21,6 +21,8 @@ attempts_by_intent as (
         merchant_id,
         payment_intent_id,
         currency,
+        min(created_at) as first_attempted_at,
+        max(amount_minor) as attempted_amount_minor,
         count(*) as attempt_count,
         sum(
             case when failure_code in ('authorization_voided', 'authorization_expired') then 1 else 0 end
@@ -45,41 +47,77 @@ latest_attempts as (
     from charges
 ),
 
+-- An intent that has not landed is inferred from its attempts, so that none of them is lost.
+intents as (
+    select
+        merchant_id,
+        payment_intent_id,
+        payment_method_id,
+        currency,
+        capture_method,
+        status,
+        amount_minor,
+        created_at,
+        false as is_inferred
+    from payment_intents
+
+    union all
+
+    select
+        attempts_by_intent.merchant_id,
+        attempts_by_intent.payment_intent_id,
+        cast(null as text) as payment_method_id,
+        attempts_by_intent.currency,
+        cast(null as text) as capture_method,
+        cast(null as text) as status,
+        attempts_by_intent.attempted_amount_minor as amount_minor,
+        attempts_by_intent.first_attempted_at as created_at,
+        true as is_inferred
+    from attempts_by_intent
+    left join payment_intents
+        on
+            attempts_by_intent.merchant_id = payment_intents.merchant_id
+            and attempts_by_intent.payment_intent_id = payment_intents.payment_intent_id
+            and attempts_by_intent.currency = payment_intents.currency
+    where payment_intents.payment_intent_id is null
+),
+
 -- Money is on hold, or was, where capture is manual alone; elsewhere a payment is authorized and captured at once.
 final as (
     select
-        payment_intents.merchant_id,
-        payment_intents.payment_intent_id,
+        intents.merchant_id,
+        intents.payment_intent_id,
         coalesce(latest_attempts.payment_method_type, payment_methods.type, 'unknown') as payment_method_type,
-        payment_intents.currency,
-        payment_intents.status,
-        payment_intents.created_at,
-        payment_intents.amount_minor,
+        intents.currency,
+        intents.status,
+        intents.created_at,
+        intents.is_inferred,
+        intents.amount_minor,
         coalesce(attempts_by_intent.attempt_count, 0) as attempt_count,
         coalesce(attempts_by_intent.captured_amount_minor, 0) > 0
-        or payment_intents.status = 'requires_capture'
+        or coalesce(intents.status = 'requires_capture', false)
         or (
-            payment_intents.capture_method = 'manual'
+            coalesce(intents.capture_method = 'manual', false)
             and coalesce(attempts_by_intent.released_count, 0) > 0
         ) as is_authorized,
         coalesce(attempts_by_intent.captured_amount_minor, 0) as captured_amount_minor,
         coalesce(attempts_by_intent.refunded_amount_minor, 0) as refunded_amount_minor,
         coalesce(attempts_by_intent.dispute_count, 0) as dispute_count,
         coalesce(attempts_by_intent.disputed_amount_minor, 0) as disputed_amount_minor
-    from payment_intents
+    from intents
     left join payment_methods
         on
-            payment_intents.merchant_id = payment_methods.merchant_id
-            and payment_intents.payment_method_id = payment_methods.payment_method_id
+            intents.merchant_id = payment_methods.merchant_id
+            and intents.payment_method_id = payment_methods.payment_method_id
     left join attempts_by_intent
         on
-            payment_intents.merchant_id = attempts_by_intent.merchant_id
-            and payment_intents.payment_intent_id = attempts_by_intent.payment_intent_id
-            and payment_intents.currency = attempts_by_intent.currency
+            intents.merchant_id = attempts_by_intent.merchant_id
+            and intents.payment_intent_id = attempts_by_intent.payment_intent_id
+            and intents.currency = attempts_by_intent.currency
     left join latest_attempts
         on
-            payment_intents.merchant_id = latest_attempts.merchant_id
-            and payment_intents.payment_intent_id = latest_attempts.payment_intent_id
+            intents.merchant_id = latest_attempts.merchant_id
+            and intents.payment_intent_id = latest_attempts.payment_intent_id
             and latest_attempts.recency = 1
 )
 
