@@ -4,12 +4,39 @@ invoice_lines as (
     select * from {{ ref('int_product_invoice_lines') }}
 ),
 
-subscriptions as (
-    select * from {{ ref('int_product_subscriptions_monthly') }}
+subscription_items as (
+    select * from {{ ref('int_product_subscription_items') }}
 ),
 
 prices as (
     select * from {{ ref('stg_oltp__prices') }}
+),
+
+clock as (
+    select {{ utc_date(as_of()) }} as today
+),
+
+-- A subscription is there at the end of every month from that of its beginning until before that of its end; one that
+-- runs is there in the as-of month as well.
+lives as (
+    select
+        subscription_items.*,
+        {{ period_start('month', 'subscription_items.began_on') }} as first_month_on,
+        {{ months_between('subscription_items.began_on', 'coalesce(subscription_items.ended_on, clock.today)') }}
+        - case when subscription_items.ended_on is null then 0 else 1 end as last_months_since
+    from subscription_items
+    cross join clock
+),
+
+monthly as (
+    select
+        lives.*,
+        cast(lives.first_month_on + months.months_since * interval '1 month' as date) as month_start_on
+    from lives
+    cross join
+        generate_series(0, (select coalesce(max(all_lives.last_months_since), 0) from lives as all_lives))
+            as months (months_since)
+    where months.months_since <= lives.last_months_since
 ),
 
 invoiced as (
@@ -40,7 +67,7 @@ subscribed as (
         0 as paid_amount_minor,
         count(distinct subscription_id) as active_subscription_count,
         sum(quantity) as active_quantity
-    from subscriptions
+    from monthly
     group by month_start_on, merchant_id, price_id, currency
 ),
 
