@@ -41,7 +41,9 @@ reconciled_payouts as (
 spine as (
     select cast(calendar.moment as date) as date_day
     from generate_series(
-        cast('2015-01-01' as timestamp), cast('2034-12-31' as timestamp), interval '1 day'
+        cast('{{ var("calendar_from") }}' as timestamp),
+        cast('{{ var("calendar_until") }}' as timestamp),
+        interval '1 day'
     ) as calendar (moment)
 ),
 
