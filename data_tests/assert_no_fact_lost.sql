@@ -5,6 +5,8 @@
     ['fct_refunds', ['stg_oltp__refunds']],
     ['fct_disputes', ['stg_oltp__disputes']],
     ['fct_ledger_entries', ['stg_oltp__ledger_entries']],
+    ['fct_balance_transactions', ['stg_oltp__balance_transactions']],
+    ['fct_payouts', ['stg_oltp__payouts']],
     ['fct_fraud_scores', ['stg_documents__fraud_scores']],
     ['fct_fraud_decisions', ['stg_documents__fraud_decisions']],
     ['fct_sessions', ['stg_documents__sessions']],

@@ -81,3 +81,36 @@
     {%- endset -%}
     {{ divide_half_even(numerator, power_of_ten('8 + ' ~ exponent ~ ' - ' ~ reporting_exponent)) }}
 {%- endmacro %}
+
+
+{#-
+    The rows of a relation with what a conversion needs: exponent, reporting_exponent and rate_to_reporting, the book rate of
+    the day that `day` names (before the first book rate the first one, after the last one the last; null without one). The
+    model holds the CTEs currencies and rates (int_exchange_rates_daily).
+-#}
+{% macro with_rate_of_day(relation, day) -%}
+    select
+        {{ relation }}.*,
+        currencies.exponent,
+        reporting.exponent as reporting_exponent,
+        rates.rate_to_reporting
+    from {{ relation }}
+    inner join currencies
+        on {{ relation }}.currency = currencies.currency
+    -- The reporting currency is the dollar: book rates are kept against it.
+    inner join currencies as reporting
+        on reporting.currency = 'USD'
+    left join rates
+        on
+            {{ relation }}.currency = rates.currency
+            and rates.rate_day = least(
+                greatest({{ relation }}.{{ day }}, (select min(first_rates.rate_day) from rates as first_rates)),
+                (select max(last_rates.rate_day) from rates as last_rates)
+            )
+{%- endmacro %}
+
+
+{#- An amount of a relation made by with_rate_of_day, in minor units of the reporting currency. -#}
+{% macro reporting_minor(amount_minor) -%}
+    {{ convert_minor(amount_minor, 'exponent', 'rate_to_reporting', 'reporting_exponent') }}
+{%- endmacro %}

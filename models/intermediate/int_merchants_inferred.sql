@@ -40,6 +40,16 @@ reconciled_payouts as (
     select * from {{ ref('int_payouts_reconciled') }}
 ),
 
+balance_transactions as (
+    select * from {{ ref('stg_oltp__balance_transactions') }}
+    where not is_deleted
+),
+
+payouts as (
+    select * from {{ ref('stg_oltp__payouts') }}
+    where not is_deleted
+),
+
 mentioned as (
     select merchant_id from payments
     union
@@ -54,6 +64,10 @@ mentioned as (
     select merchant_id from documents
     union
     select merchant_id from reconciled_payouts
+    union
+    select merchant_id from balance_transactions
+    union
+    select merchant_id from payouts
 ),
 
 -- Merchants that something mentions and no landed merchant describes.

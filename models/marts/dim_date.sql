@@ -38,6 +38,14 @@ reconciled_payouts as (
     select * from {{ ref('int_payouts_reconciled') }}
 ),
 
+balance_transactions as (
+    select * from {{ ref('int_balance_transactions_converted') }}
+),
+
+payouts as (
+    select * from {{ ref('int_payouts_converted') }}
+),
+
 spine as (
     select cast(calendar.moment as date) as date_day
     from generate_series(
@@ -62,6 +70,14 @@ all_days as (
     select happened_on from documents
     union
     select coalesce(booked_on, expected_on) from reconciled_payouts
+    union
+    select created_on from balance_transactions
+    union
+    select available_on from balance_transactions
+    union
+    select created_on from payouts
+    union
+    select arrival_date from payouts
 ),
 
 parts as (

@@ -8,6 +8,9 @@ final as (
     select
         -- keys
         {{ surrogate_key(['merchant_id', 'payout_id', 'bank_entry_id']) }} as payout_reconciliation_key,
+        case
+            when payout_id is not null then {{ surrogate_key(['merchant_id', 'payout_id']) }}
+        end as payout_key,
         {{ surrogate_key(['merchant_id']) }} as merchant_key,
         merchant_id,
         payout_id,
