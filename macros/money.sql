@@ -114,3 +114,18 @@
 {% macro reporting_minor(amount_minor) -%}
     {{ convert_minor(amount_minor, 'exponent', 'rate_to_reporting', 'reporting_exponent') }}
 {%- endmacro %}
+
+
+{#-
+    What an amount that recurs every interval_count intervals comes to in a month, half to even in one step (bigint): a year has
+    365 days, 52 weeks and 12 months. Null for an interval that is none.
+-#}
+{% macro monthly_minor(amount_minor, billing_interval, interval_count) -%}
+    {%- set a_year -%}
+        (
+            cast({{ amount_minor }} as {{ type_wide_integer() }})
+            * case {{ billing_interval }} when 'day' then 365 when 'week' then 52 when 'month' then 12 when 'year' then 1 end
+        )
+    {%- endset -%}
+    {{ divide_half_even(a_year, '(12 * ' ~ interval_count ~ ')') }}
+{%- endmacro %}

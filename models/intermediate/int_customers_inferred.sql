@@ -21,6 +21,21 @@ documents as (
     {%- endfor %}
 ),
 
+billed as (
+    select
+        merchant_id,
+        customer_id
+    from {{ ref('hist_subscriptions') }}
+
+    union
+
+    select
+        merchant_id,
+        customer_id
+    from {{ ref('stg_oltp__invoices') }}
+    where not is_deleted
+),
+
 described as (
     select {{ surrogate_key(["'oltp'", 'merchant_id', 'customer_id']) }} as customer_key
     from customers
@@ -41,6 +56,14 @@ mentions as (
         customer_id,
         merchant_id
     from documents
+
+    union all
+
+    select
+        {{ customer_key_of('merchant_id', 'customer_id') }} as customer_key,
+        customer_id,
+        merchant_id
+    from billed
 ),
 
 mentioned as (

@@ -50,6 +50,10 @@ payouts as (
     where not is_deleted
 ),
 
+subscriptions as (
+    select * from {{ ref('hist_subscriptions') }}
+),
+
 mentioned as (
     select merchant_id from payments
     union
@@ -68,6 +72,8 @@ mentioned as (
     select merchant_id from balance_transactions
     union
     select merchant_id from payouts
+    union
+    select merchant_id from subscriptions
 ),
 
 -- Merchants that something mentions and no landed merchant describes.

@@ -46,6 +46,14 @@ payouts as (
     select * from {{ ref('int_payouts_converted') }}
 ),
 
+subscription_events as (
+    select * from {{ ref('int_subscription_events') }}
+),
+
+months_of_mrr as (
+    select * from {{ ref('int_mrr_months') }}
+),
+
 spine as (
     select cast(calendar.moment as date) as date_day
     from generate_series(
@@ -78,6 +86,12 @@ all_days as (
     select created_on from payouts
     union
     select arrival_date from payouts
+    union
+    select {{ utc_date('occurred_at') }} from subscription_events
+    union
+    select month_start_on from months_of_mrr
+    union
+    select {{ utc_date('measured_at') }} from months_of_mrr
 ),
 
 parts as (
