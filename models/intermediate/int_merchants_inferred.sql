@@ -27,6 +27,7 @@ customers as (
 documents as (
     {%- for collection in [
         'sessions', 'click_events', 'feedback', 'api_logs', 'webhook_deliveries', 'fraud_decisions', 'customer_profiles',
+        'audit_events',
     ] %}
         select merchant_id from {{ ref('stg_documents__' ~ collection) }}
         where not is_deleted
@@ -54,6 +55,16 @@ subscriptions as (
     select * from {{ ref('hist_subscriptions') }}
 ),
 
+invoices as (
+    select * from {{ ref('stg_oltp__invoices') }}
+    where not is_deleted
+),
+
+invoice_lines as (
+    select * from {{ ref('stg_oltp__invoice_lines') }}
+    where not is_deleted
+),
+
 mentioned as (
     select merchant_id from payments
     union
@@ -74,6 +85,10 @@ mentioned as (
     select merchant_id from payouts
     union
     select merchant_id from subscriptions
+    union
+    select merchant_id from invoices
+    union
+    select merchant_id from invoice_lines
 ),
 
 -- Merchants that something mentions and no landed merchant describes.

@@ -25,6 +25,7 @@ documents as (
         ['api_logs', 'occurred_at'],
         ['webhook_deliveries', 'created_at'],
         ['fraud_decisions', 'decided_at'],
+        ['audit_events', 'occurred_at'],
     ] %}
         select {{ utc_date(moment) }} as happened_on from {{ ref('stg_documents__' ~ collection) }}
         where not is_deleted
@@ -48,6 +49,23 @@ payouts as (
 
 subscription_events as (
     select * from {{ ref('int_subscription_events') }}
+),
+
+invoices as (
+    select * from {{ ref('int_invoices_converted') }}
+),
+
+invoice_lines as (
+    select * from {{ ref('stg_oltp__invoice_lines') }}
+    where not is_deleted
+),
+
+exchange_rates as (
+    select * from {{ ref('int_exchange_rates_daily') }}
+),
+
+batches as (
+    select * from {{ ref('stg_platform__batches') }}
 ),
 
 months_of_mrr as (
@@ -88,6 +106,16 @@ all_days as (
     select arrival_date from payouts
     union
     select {{ utc_date('occurred_at') }} from subscription_events
+    union
+    select created_on from invoices
+    union
+    select {{ utc_date('created_at') }} from invoice_lines
+    union
+    select rate_day from exchange_rates
+    union
+    select {{ utc_date('landed_at') }} from batches
+    union
+    select cast(date_trunc('month', {{ utc_date('posted_at') }}) as date) from ledger_entries
     union
     select month_start_on from months_of_mrr
     union
