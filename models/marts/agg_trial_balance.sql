@@ -1,7 +1,20 @@
 with
 
-entries as (
+ledger_entries as (
     select * from {{ ref('fct_ledger_entries') }}
+),
+
+-- An account that has not landed has no code, and its entries count all the same.
+entries as (
+    select
+        merchant_id,
+        coalesce(account_code, 'unknown') as account_code,
+        normal_side,
+        currency,
+        side,
+        amount_minor,
+        cast(date_trunc('month', posted_on) as date) as month_start_on
+    from ledger_entries
 ),
 
 moved as (
@@ -10,11 +23,11 @@ moved as (
         account_code,
         normal_side,
         currency,
-        cast(date_trunc('month', posted_on) as date) as month_start_on,
+        month_start_on,
         sum(case when side = 'D' then amount_minor else 0 end) as debit_minor,
         sum(case when side = 'C' then amount_minor else 0 end) as credit_minor
     from entries
-    group by merchant_id, account_code, normal_side, currency, cast(date_trunc('month', posted_on) as date)
+    group by merchant_id, account_code, normal_side, currency, month_start_on
 ),
 
 accounts as (
