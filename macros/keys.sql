@@ -25,3 +25,18 @@
         else {{ surrogate_key(["'oltp'", merchant_id, customer_id]) }}
     end
 {%- endmacro %}
+
+
+{#- Key of a payment method of a merchant of the operational store; a payment that names none has that of the unknown member. -#}
+{% macro payment_method_key_of(merchant_id, payment_method_id) -%}
+    case
+        when {{ payment_method_id }} is null then {{ unknown_key() }}
+        else {{ surrogate_key(["'oltp'", merchant_id, payment_method_id]) }}
+    end
+{%- endmacro %}
+
+
+{#- Key of what decides on frauds: a version of a model, or the rules alone where no model is named. -#}
+{% macro fraud_model_key_of(model_version) -%}
+    {{ surrogate_key(["'fraud'", model_version]) }}
+{%- endmacro %}

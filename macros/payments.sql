@@ -127,6 +127,8 @@
         customer_country,
         fingerprint as card_token,
         issuer_country,
+        {{ payment_method_key_of('merchant_id', 'payment_method_id') }} as payment_method_key,
+        payment_method_id,
         payment_method_type,
         device_id,
         device_type,
@@ -204,7 +206,7 @@
 {%- endmacro %}
 
 
-{#- The columns of the fact from a relation of converted payments. -#}
+{#- The columns of the fact from a relation of converted payments that has the versions of its members. -#}
 {% macro payment_facts(payments) -%}
     select
         -- keys
@@ -212,9 +214,13 @@
         payment_id,
         source,
         merchant_key,
+        merchant_version_key,
         merchant_id,
         customer_key,
+        customer_version_key,
         customer_id,
+        payment_method_key,
+        {{ surrogate_key(['device_id']) }} as device_key,
 
         -- properties
         payment_method_type,
@@ -227,6 +233,7 @@
         -- times
         paid_at,
         paid_on,
+        {{ utc_minute('paid_at') }} as paid_minute,
 
         -- money
         amount_minor,

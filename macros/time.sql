@@ -4,6 +4,14 @@
 {%- endmacro %}
 
 
+{#- Minute of the day of a moment, in UTC, from 0 (integer). -#}
+{% macro utc_minute(moment) -%}
+    cast(
+        60 * extract(hour from {{ moment }} at time zone 'UTC') + extract(minute from {{ moment }} at time zone 'UTC') as integer
+    )
+{%- endmacro %}
+
+
 {#- Whole seconds since 1970-01-01 00:00:00 UTC, rounded down (bigint). -#}
 {% macro epoch_seconds(moment) -%}
     {{ return(adapter.dispatch('epoch_seconds', 'payments')(moment)) }}

@@ -24,6 +24,10 @@ customers as (
     select * from {{ ref('stg_oltp__customers') }}
 ),
 
+payment_methods as (
+    select * from {{ ref('stg_oltp__payment_methods') }}
+),
+
 documents as (
     {%- for collection in [
         'sessions', 'click_events', 'feedback', 'api_logs', 'webhook_deliveries', 'fraud_decisions', 'customer_profiles',
@@ -75,6 +79,8 @@ mentioned as (
     select merchant_id from ledger_entries
     union
     select merchant_id from customers
+    union
+    select merchant_id from payment_methods
     union
     select merchant_id from documents
     union

@@ -38,6 +38,11 @@ payments_of_files as (
         customers.country as customer_country,
         cast(null as text) as card_token,
         cast(null as text) as issuer_country,
+        case
+            when transactions.payment_method is null then {{ unknown_key() }}
+            else {{ surrogate_key(["'files'", 'transactions.payment_method']) }}
+        end as payment_method_key,
+        cast(null as text) as payment_method_id,
         transactions.payment_method as payment_method_type,
         cast(null as text) as device_id,
         transactions.device_type,

@@ -14,6 +14,14 @@ rates as (
     select * from {{ ref('int_exchange_rates_daily') }}
 ),
 
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+customer_versions as (
+    select * from {{ ref('dim_customer_version') }}
+),
+
 -- No column of the fact comes from the customer.
 customers as (
     select * from {{ ref('stg_oltp__customers') }}
@@ -84,6 +92,10 @@ converted as (
     {{ converted_payments() }}
 ),
 
+versioned as (
+    {{ with_versions('converted', 'converted.paid_at', ['merchant', 'customer']) }}
+),
+
 final as (
     select built.*
     from built
@@ -96,7 +108,7 @@ final as (
 
     union all
 
-    {{ payment_facts('converted') }}
+    {{ payment_facts('versioned') }}
 )
 
 select * from final

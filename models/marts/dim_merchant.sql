@@ -9,28 +9,24 @@ inferred as (
 ),
 
 merchant_categories as (
-    select * from {{ ref('merchant_categories') }}
+    select * from {{ ref('dim_merchant_category') }}
 ),
 
 described as (
     select
-        {{ surrogate_key(['merchants.merchant_id']) }} as merchant_key,
-        merchants.merchant_id,
-        merchants.business_name,
-        merchants.mcc,
-        merchant_categories.category_name,
-        merchant_categories.vertical,
-        coalesce(merchants.country, 'ZZ') as country,
-        coalesce(merchants.default_currency, 'XXX') as default_currency,
-        merchants.status,
-        merchants.fee_basis_points,
-        merchants.fee_fixed_minor,
-        merchants.created_at,
+        {{ surrogate_key(['merchant_id']) }} as merchant_key,
+        merchant_id,
+        business_name,
+        coalesce(mcc, '0000') as mcc,
+        coalesce(country, 'ZZ') as country,
+        coalesce(default_currency, 'XXX') as default_currency,
+        status,
+        fee_basis_points,
+        fee_fixed_minor,
+        created_at,
         false as is_inferred,
-        merchants.is_deleted
+        is_deleted
     from merchants
-    left join merchant_categories
-        on merchants.mcc = merchant_categories.mcc
 ),
 
 mentioned as (
@@ -38,9 +34,7 @@ mentioned as (
         {{ surrogate_key(['merchant_id']) }} as merchant_key,
         merchant_id,
         cast(null as text) as business_name,
-        cast(null as text) as mcc,
-        cast(null as text) as category_name,
-        cast(null as text) as vertical,
+        '0000' as mcc,
         'ZZ' as country,
         'XXX' as default_currency,
         cast(null as text) as status,
@@ -57,9 +51,7 @@ unknown as (
         {{ unknown_key() }} as merchant_key,
         cast(null as text) as merchant_id,
         'Unknown merchant' as business_name,
-        cast(null as text) as mcc,
-        cast(null as text) as category_name,
-        cast(null as text) as vertical,
+        '0000' as mcc,
         'ZZ' as country,
         'XXX' as default_currency,
         cast(null as text) as status,
@@ -70,12 +62,33 @@ unknown as (
         false as is_deleted
 ),
 
-final as (
+members as (
     select * from described
     union all
     select * from mentioned
     union all
     select * from unknown
+),
+
+final as (
+    select
+        members.merchant_key,
+        members.merchant_id,
+        members.business_name,
+        members.mcc,
+        merchant_categories.category_name,
+        merchant_categories.vertical,
+        members.country,
+        members.default_currency,
+        members.status,
+        members.fee_basis_points,
+        members.fee_fixed_minor,
+        members.created_at,
+        members.is_inferred,
+        members.is_deleted
+    from members
+    left join merchant_categories
+        on members.mcc = merchant_categories.mcc
 )
 
 select * from final

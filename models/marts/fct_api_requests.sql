@@ -10,6 +10,10 @@ error_logs as (
     where not is_deleted
 ),
 
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
 -- A request may leave several errors: the gravest explains it, and of equals the first.
 errors as (
     select
@@ -43,7 +47,7 @@ judged as (
     from api_logs
 ),
 
-final as (
+facts as (
     select
         -- keys
         {{ surrogate_key(['judged.request_id']) }} as request_key,
@@ -82,6 +86,10 @@ final as (
         on
             judged.request_id = errors.request_id
             and errors.preference = 1
+),
+
+final as (
+    {{ with_versions('facts', 'facts.occurred_at', ['merchant']) }}
 )
 
 select * from final

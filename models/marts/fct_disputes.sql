@@ -4,6 +4,18 @@ disputes as (
     select * from {{ ref('int_disputes_converted') }}
 ),
 
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+customer_versions as (
+    select * from {{ ref('dim_customer_version') }}
+),
+
+versioned as (
+    {{ with_versions('disputes', 'disputes.opened_at', ['merchant', 'customer']) }}
+),
+
 final as (
     select
         -- keys
@@ -12,8 +24,10 @@ final as (
         payment_key,
         payment_id,
         merchant_key,
+        merchant_version_key,
         merchant_id,
         customer_key,
+        customer_version_key,
 
         -- properties
         currency,
@@ -39,7 +53,7 @@ final as (
 
         -- lineage
         _batch_id
-    from disputes
+    from versioned
 )
 
 select * from final

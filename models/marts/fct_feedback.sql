@@ -10,6 +10,14 @@ payments as (
     where source = 'oltp'
 ),
 
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+customer_versions as (
+    select * from {{ ref('dim_customer_version') }}
+),
+
 answered as (
     select
         *,
@@ -19,7 +27,7 @@ answered as (
     from feedback
 ),
 
-final as (
+facts as (
     select
         -- keys
         {{ surrogate_key(['answered.feedback_id']) }} as feedback_key,
@@ -57,6 +65,10 @@ final as (
         on
             answered.charge_key = payments.payment_key
             and answered.charge_id is not null
+),
+
+final as (
+    {{ with_versions('facts', 'facts.submitted_at', ['merchant', 'customer']) }}
 )
 
 select * from final

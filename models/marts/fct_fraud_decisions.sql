@@ -13,7 +13,15 @@ payments as (
     where source = 'oltp'
 ),
 
-final as (
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+customer_versions as (
+    select * from {{ ref('dim_customer_version') }}
+),
+
+facts as (
     select
         -- keys
         {{ surrogate_key(['fraud_decisions.charge_id']) }} as fraud_decision_key,
@@ -22,6 +30,7 @@ final as (
         {{ surrogate_key(['fraud_decisions.merchant_id']) }} as merchant_key,
         fraud_decisions.merchant_id,
         coalesce(payments.customer_key, {{ unknown_key() }}) as customer_key,
+        {{ fraud_model_key_of('fraud_decisions.model_version') }} as fraud_model_key,
 
         -- decision
         fraud_decisions.model_version,
@@ -55,6 +64,10 @@ final as (
     from fraud_decisions
     left join payments
         on fraud_decisions.charge_key = payments.payment_key
+),
+
+final as (
+    {{ with_versions('facts', 'facts.decided_at', ['merchant', 'customer']) }}
 )
 
 select * from final

@@ -9,7 +9,15 @@ payments as (
     select * from {{ ref('int_payments_converted') }}
 ),
 
-final as (
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+customer_versions as (
+    select * from {{ ref('dim_customer_version') }}
+),
+
+facts as (
     select
         -- keys
         fraud_scores.fraud_score_id as fraud_score_key,
@@ -17,6 +25,7 @@ final as (
         fraud_scores.payment_id,
         coalesce(payments.merchant_key, {{ unknown_key() }}) as merchant_key,
         coalesce(payments.customer_key, {{ unknown_key() }}) as customer_key,
+        {{ fraud_model_key_of('fraud_scores.model_version') }} as fraud_model_key,
 
         -- decision
         fraud_scores.model_version,
@@ -39,6 +48,10 @@ final as (
     from fraud_scores
     left join payments
         on fraud_scores.payment_key = payments.payment_key
+),
+
+final as (
+    {{ with_versions('facts', 'facts.scored_at', ['merchant', 'customer']) }}
 )
 
 select * from final

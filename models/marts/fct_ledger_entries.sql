@@ -4,7 +4,11 @@ ledger_entries as (
     select * from {{ ref('int_ledger_entries_joined') }}
 ),
 
-final as (
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+facts as (
     select
         -- keys
         ledger_entry_key,
@@ -36,6 +40,10 @@ final as (
         -- lineage
         _batch_id
     from ledger_entries
+),
+
+final as (
+    {{ with_versions('facts', 'facts.posted_at', ['merchant']) }}
 )
 
 select * from final

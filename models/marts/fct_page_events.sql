@@ -10,6 +10,14 @@ sessions as (
     where not is_deleted
 ),
 
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+customer_versions as (
+    select * from {{ ref('dim_customer_version') }}
+),
+
 -- Two events of one moment stand in the order of their ids, so that every build numbers them alike.
 numbered as (
     select
@@ -19,7 +27,7 @@ numbered as (
     from click_events
 ),
 
-final as (
+facts as (
     select
         -- keys
         {{ surrogate_key(['numbered.event_id']) }} as page_event_key,
@@ -47,6 +55,10 @@ final as (
     from numbered
     left join sessions
         on numbered.session_id = sessions.session_id
+),
+
+final as (
+    {{ with_versions('facts', 'facts.occurred_at', ['merchant', 'customer']) }}
 )
 
 select * from final

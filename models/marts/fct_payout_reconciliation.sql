@@ -4,7 +4,11 @@ reconciled as (
     select * from {{ ref('int_payouts_reconciled') }}
 ),
 
-final as (
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+facts as (
     select
         -- keys
         {{ surrogate_key(['merchant_id', 'payout_id', 'bank_entry_id']) }} as payout_reconciliation_key,
@@ -38,6 +42,10 @@ final as (
         -- lineage
         _batch_id
     from reconciled
+),
+
+final as (
+    {{ with_versions('facts', "cast(facts.reconciled_on as timestamp) at time zone 'UTC'", ['merchant']) }}
 )
 
 select * from final

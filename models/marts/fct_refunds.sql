@@ -4,6 +4,18 @@ refunds as (
     select * from {{ ref('int_refunds_converted') }}
 ),
 
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+customer_versions as (
+    select * from {{ ref('dim_customer_version') }}
+),
+
+versioned as (
+    {{ with_versions('refunds', 'refunds.refunded_at', ['merchant', 'customer']) }}
+),
+
 final as (
     select
         -- keys
@@ -12,8 +24,10 @@ final as (
         payment_key,
         payment_id,
         merchant_key,
+        merchant_version_key,
         merchant_id,
         customer_key,
+        customer_version_key,
 
         -- properties
         currency,
@@ -32,7 +46,7 @@ final as (
 
         -- lineage
         _batch_id
-    from refunds
+    from versioned
 )
 
 select * from final

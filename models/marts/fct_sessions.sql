@@ -14,6 +14,14 @@ charges as (
     select * from {{ ref('int_charges_with_refunds_and_disputes') }}
 ),
 
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
+customer_versions as (
+    select * from {{ ref('dim_customer_version') }}
+),
+
 -- Steps of the funnel by number, so that the deepest is the largest; a page is what a visitor looks at, not what goes
 -- into the cart.
 events_by_session as (
@@ -50,7 +58,7 @@ attempts as (
     where payment_intent_id is not null
 ),
 
-final as (
+facts as (
     select
         -- keys
         {{ surrogate_key(['sessions.session_id']) }} as session_key,
@@ -63,6 +71,7 @@ final as (
                 then {{ surrogate_key(["'oltp'", 'attempts.merchant_id', 'attempts.charge_id']) }}
         end as payment_key,
         sessions.payment_intent_id,
+        {{ surrogate_key(['sessions.device_id']) }} as device_key,
 
         -- properties
         sessions.device_id,
@@ -99,6 +108,10 @@ final as (
             sessions.merchant_id = attempts.merchant_id
             and sessions.payment_intent_id = attempts.payment_intent_id
             and attempts.preference = 1
+),
+
+final as (
+    {{ with_versions('facts', 'facts.started_at', ['merchant', 'customer']) }}
 )
 
 select * from final

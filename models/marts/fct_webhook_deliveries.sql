@@ -5,6 +5,10 @@ webhook_deliveries as (
     where not is_deleted
 ),
 
+merchant_versions as (
+    select * from {{ ref('dim_merchant_version') }}
+),
+
 attempted as (
     select
         *,
@@ -14,7 +18,7 @@ attempted as (
     from webhook_deliveries
 ),
 
-final as (
+facts as (
     select
         -- keys
         {{ surrogate_key(['delivery_id']) }} as webhook_delivery_key,
@@ -43,6 +47,10 @@ final as (
         -- lineage
         _batch_id
     from attempted
+),
+
+final as (
+    {{ with_versions('facts', 'facts.created_at', ['merchant']) }}
 )
 
 select * from final

@@ -8,7 +8,7 @@ from orchestration.defs.operations import operational_stores
 everything = dg.AssetSelection.all() - dg.AssetSelection.assets(landed_transactions)
 fraud = dg.AssetSelection.assets(
     "fraud_model", FRAUD_SCORES_COLLECTION, ["documents", "fraud_scores"]
-) | dg.AssetSelection.assets("stg_documents__fraud_scores", "fct_fraud_scores")
+) | dg.AssetSelection.assets("stg_documents__fraud_scores", "fct_fraud_scores", "dim_fraud_model")
 
 platform_job = dg.define_asset_job(
     "platform", everything, description="Simulate, land, gate, build, train, score and document, in this order."

@@ -89,7 +89,7 @@ def test_documents_of_every_collection_become_rows_of_staging_and_facts(
     land_documents(["api_logs"])
 
     staged = dbt("build", "--select", "countries", "currencies", "staging.documents", *OWN_TESTS)
-    built = dbt("run", "--select", "fct_webhook_deliveries", "fct_api_requests", "fct_page_events")
+    built = dbt("run", "--select", "+fct_webhook_deliveries", "+fct_api_requests", "+fct_page_events")
 
     assert staged.succeeded, staged.output
     assert built.succeeded, built.output
