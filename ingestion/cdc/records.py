@@ -98,13 +98,19 @@ class _Replay:
                 case "t":
                     yield from self._emptied(change)
                 case "d":
-                    key = self._key(change)
-                    if key in self._rows:
-                        self._gone[key] = self._rows.pop(key)
+                    self._end(self._key(change))
                     yield change
                 case _:
                     if (written := self._written(change)) is not None:
                         yield written
+
+    def _end(self, key: Key) -> None:
+        """Let a row be gone; one that nobody knows leaves nothing behind, also not of an earlier life of its key."""
+        former = self._rows.pop(key, None)
+        if former is None:
+            self._gone.pop(key, None)
+        else:
+            self._gone[key] = former
 
     def _emptied(self, change: Row) -> Iterator[Row]:
         position = Position.parse(change["_position"])
@@ -123,7 +129,9 @@ class _Replay:
             former = self._rows.get(key, self._gone.get(key))
             if former is None:
                 if str(change["_position"]) < self._snapshots.place(self._key(change)):
-                    self._rows.pop(self._key(change), None)  # what it holds now, nobody knows
+                    # What it holds now, nobody knows.
+                    self._rows.pop(self._key(change), None)
+                    self._gone.pop(self._key(change), None)
                     return None
                 return {**change, "_rule": "incomplete", "_reason": f"{unchanged[0]} kept a value that never landed"}
             whole = {**change, **{name: former.get(name) for name in unchanged}}

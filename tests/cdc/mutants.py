@@ -135,6 +135,13 @@ MUTANTS = (
         _stream("no_change_gets_a_value_from_before_a_gap"),
     ),
     Mutant(
+        "large values are filled with those of a former life of their key",
+        "ingestion/cdc/records.py",
+        "                    self._gone.pop(self._key(change), None)\n                    return None\n",
+        "                    return None\n",
+        _stream("a_new_life_of_a_key_gets_nothing_of_the_former_one"),
+    ),
+    Mutant(
         "truncations are not told",
         _SLOT,
         "self.tables.add(wanted[0].name, truncation(wanted[0], position, self._begin))",

@@ -562,6 +562,32 @@ def test_no_change_gets_a_value_from_before_a_gap(oltp: psycopg.Connection, monk
     assert names_by_country()[3:] == [("u", "IT", third), ("u", "IT", fourth), ("u", "IT", fourth), ("u", "ES", fourth)]
 
 
+def test_a_new_life_of_a_key_gets_nothing_of_the_former_one(
+    oltp: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Shop(oltp).open()
+    named = "insert into core.products (merchant_id, product_id, product_name, created_at, updated_at) " + (
+        "values (%s, %s, %s, %s, %s)"
+    )
+    drain()
+    oltp.execute("select pg_drop_replication_slot(%s)", (NAME,))
+    oltp.execute(named, (MERCHANT, "prod_b", large(1), NOON, NOON))  # nobody will ever tell of it
+    resnapshot()
+    oltp.execute(named, (MERCHANT, "prod_a", "Box", NOON, NOON))
+    with oltp.transaction():
+        oltp.execute("set local session_replication_role = replica")
+        oltp.execute("delete from core.products where product_id = 'prod_a'")
+        oltp.execute("update core.products set product_id = 'prod_a' where product_id = 'prod_b'")
+    oltp.execute("update core.products set is_active = false where product_id = 'prod_a'")
+    with oltp.transaction():
+        oltp.execute("set local session_replication_role = replica")
+        oltp.execute("update core.products set product_id = 'prod_c' where product_id = 'prod_a'")
+    drain()
+    told = [(row["product_id"], row["_op"], row["product_name"]) for row in rows("oltp", "products")]
+    assert {op for product, op, _ in told if product == "prod_a"} == {"c", "d"}
+    assert [(op, name) for product, op, name in told if product == "prod_c"] == [("r", large(1))]
+
+
 def test_ranges_of_a_snapshot_have_places_of_their_own() -> None:
     places = ((Range("charges", above="acct_m"), "2"), (Range("charges", up_to="acct_m"), "1"))
     found = Snapshots(7, places)
