@@ -22,7 +22,7 @@ recorded as (
         versions.merchant_key,
         versions.merchant_id,
         versions.business_name,
-        merchant_categories.mcc,
+        coalesce(versions.mcc, '0000') as mcc,
         merchant_categories.category_name,
         merchant_categories.vertical,
         coalesce(versions.country, 'ZZ') as country,
