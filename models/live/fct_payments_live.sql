@@ -69,8 +69,9 @@ balance_transactions as (
 ),
 
 balance_transaction_fees as (
-    {{ current_rows('balance_transaction_fees', ['merchant_id', 'balance_transaction_id', 'type'], ['currency', 'amount_minor'],
-        after, 'select 1 from balance_transactions where balance_transactions.merchant_id = staged.merchant_id'
+    {{ current_rows('balance_transaction_fees', ['merchant_id', 'balance_transaction_id', 'type'], [
+        'currency', 'amount_minor',
+    ], after, 'select 1 from balance_transactions where balance_transactions.merchant_id = staged.merchant_id'
         ~ ' and balance_transactions.balance_transaction_id = staged.balance_transaction_id') }}
 ),
 
