@@ -25,8 +25,6 @@ from tests.dbt_project import Dbt
 from tests.systems.brokers import own_broker
 
 LARGE_BYTES = 4 * 1024 * 1024
-# The log of every event, with each character looked at for secrets, is a seventh of the time of a build.
-os.environ.setdefault("DBT_LOG_LEVEL_FILE", "info")
 SERVER_VARIABLES = ("PAYMENTS_OLTP_DSN", "PAYMENTS_DOCUMENTS_URI", "PAYMENTS_KAFKA_BOOTSTRAP")
 
 

@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.cli.main import dbtRunner
+from dbt.constants import PARTIAL_PARSE_FILE_NAME as PARTIAL_PARSE
 from dbt.contracts.graph.manifest import Manifest
 from dbt.parser.manifest import extended_mashumuro_decoder
 
@@ -59,13 +62,20 @@ class Dbt:
         folder = self._parsed / target
         with exclusively(folder / "lock"):
             if not (folder / "manifest.json").is_file():
-                parsed = dbtRunner().invoke(["--quiet", "parse", *_PROJECT, *self._options(target, folder)])
+                # What the developer has parsed already (`make lint` does) is not parsed again if it is still the same.
+                developers = PROJECT_ROOT / "target" / PARTIAL_PARSE
+                if developers.is_file():
+                    shutil.copy(developers, folder / PARTIAL_PARSE)
+                with pytest.MonkeyPatch.context() as patch:
+                    for name in [name for name in os.environ if name.startswith("PAYMENTS_")]:
+                        patch.delenv(name)
+                    parsed = dbtRunner().invoke(["--quiet", "parse", *_PROJECT, *self._options(target, folder)])
                 assert parsed.success, parsed.exception
         return folder / "manifest.json"
 
     def _load(self, target: str) -> Manifest:
         """The parsed project, as dbt keeps it for its own next run."""
-        kept = self.manifest(target).with_name("partial_parse.msgpack").read_bytes()
+        kept = self.manifest(target).with_name(PARTIAL_PARSE).read_bytes()
         manifest: Manifest = Manifest.from_msgpack(kept, decoder=extended_mashumuro_decoder)
         manifest.build_flat_graph()
         return manifest

@@ -15,11 +15,15 @@ from payments.systems.oltp.connection import connect
 
 
 def test_clients_are_told_what_happened(own_server: Path) -> None:
+    looked_for = {"acknowledged", "declined", "crashes", "retried", "duplicates", "replayed"}
     report = run_traffic(tps=0, seconds=3, clients=3, seed=5)
+    for seed in range(6, 16):  # a busy machine answers few requests in three seconds
+        if looked_for <= (+report.counts).keys():
+            break
+        report.add(run_traffic(tps=0, seconds=3, clients=3, seed=seed))
     assert report.errors == []
     assert report.differing == []
-    for count in ("acknowledged", "declined", "crashes", "retried", "duplicates", "replayed"):
-        assert report.counts[count] > 0, count
+    assert looked_for <= (+report.counts).keys()
     with connect(autocommit=True) as connection:
         succeeded = set(
             connection.execute("select merchant_id, charge_id from core.charges where status = 'succeeded'").fetchall()

@@ -19,7 +19,10 @@ def mart_rows(machine: Machine, first_run: Run) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def runs(machine: Machine, first_run: Run, mart_rows: dict[str, int], full_size: bool) -> list[Run]:
-    return [first_run, machine.demo(full_size, stream_seconds=3)]
+    # The first run has run the data tests; that the second changes nothing is looked at mart by mart below.
+    left_out = "unit_test" if full_size else "unit_test test"
+    again = Machine(machine.home, machine.environment | {"DBT_EXCLUDE_RESOURCE_TYPES": left_out})
+    return [first_run, again.demo(full_size, stream_seconds=3)]
 
 
 def test_demo_ends_with_the_tables(runs: list[Run]) -> None:

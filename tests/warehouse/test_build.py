@@ -9,7 +9,7 @@ import pytest
 from payments.queries.catalogue import all_queries
 from payments.settings import settings
 from payments.vault.cards import find_card_numbers
-from tests.dbt_project import Dbt
+from tests.dbt_project import NO_UNIT_TESTS, Dbt
 from tests.warehouse.conftest import Built
 from tests.warehouse.raw_by_hand import tamper
 
@@ -128,14 +128,14 @@ def test_a_card_number_planted_behind_the_writers_back_stops_the_build(
     monkeypatch.setenv("PAYMENTS_RAW", str(tmp_path / "raw"))
     monkeypatch.setenv("PAYMENTS_WAREHOUSE", str(tmp_path / "warehouse.duckdb"))
 
-    outcome = dbt("build", "--select", "stg_files__transactions+", "+fct_payments")
+    outcome = dbt("build", "--select", "stg_files__transactions+1", "+int_payments_unioned", *NO_UNIT_TESTS)
 
     statuses = outcome.statuses()
     assert not outcome.succeeded
     assert [name for name, status in statuses.items() if status == "fail"] == [
         "no_card_numbers_stg_files__transactions_"
     ]
-    assert statuses["fct_payments"] == "skipped"
+    assert statuses["int_payments_unioned"] == "skipped"
     assert VISA not in outcome.output.replace("-", "")
 
 
