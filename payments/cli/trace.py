@@ -31,8 +31,8 @@ def trace(
     figures = [figure for step in found.steps for figure in step.figures if figure.told or figure.found]
     print_table(
         "Figures, and what was found of them",
-        ["figure", "is", "of", "measure", "is", "holds in every row"],
-        [[f.name, f.told, f.upstream, f.measure, f.found, yes(f.holds)] for f in figures],
+        ["rows of", "figure", "adds up to", "made of", "measure", "adds up to", "holds in every row"],
+        [[f.model, f.name, f.told, f.upstream, f.measure, f.found, yes(f.holds)] for f in figures],
     )
     _print_batches(found)
     exit_unless(found.holds)
@@ -71,9 +71,13 @@ def _print_batches(found: "Trace") -> None:
             for batch in found.batches
         ],
     )
+    said = ""
     for batch in found.batches:
-        for file in (*batch.files, f"read from {batch.origin}, as of {batch.source_at:%Y-%m-%d %H:%M:%S} UTC"):
-            _say(f"{batch.batch_id} {batch.entity}: {file}")
+        if batch.batch_id != said:
+            _say(f"{batch.batch_id}, read from {batch.origin} as of {batch.source_at:%Y-%m-%d %H:%M:%S} UTC")
+        said = batch.batch_id
+        for file in batch.files:
+            _say(f"  {file}")
     for missing in found.missing:
         _say(f"{missing} has no commit record", style="red")
 

@@ -27,6 +27,7 @@ Row = dict[str, Any]
 class Figure:
     """A figure of the rows of a model, added up, beside what the rows add up to that it is made of, row by row."""
 
+    model: str
     name: str
     upstream: str
     measure: str
@@ -150,6 +151,7 @@ class Tracer:
         self.catalog = catalog
         self.relations = relations
         self.pin = pin
+        self._counts: dict[str, int] = {}
         batches = f"{_quoted(catalog)}.raw_platform.batches"
         con.execute(f"create or replace temp macro as_of_on() as (select max(source_at)::date from {batches})")
         con.execute("create or replace temp macro key_of(id) as md5(coalesce(length(id) || ':' || id, '-'))")
@@ -169,9 +171,10 @@ class Tracer:
     def follow(self, model: str, condition: str, limit: int = 5) -> Trace:
         """Trace the rows of a model for which a condition (DuckDB) holds."""
         plan = plan_of(model, declared(), self.relations.seeds)
+        self._counts = {}
         self._keep(model, f"select * from {self.place(model)} where {condition}")
         steps = [self._step(plan, name, limit) for name in plan.models]
-        raw = [self._raw_step(name, relation, limit) for name, relation in plan.raw.items() if self._count(_step(name))]
+        raw = [self._raw_step(name, relation, limit) for name, relation in plan.raw.items() if self._counts[name]]
         return Trace(steps, raw, *self._batches(plan))
 
     def _check(self, model: str, given: dict[str, str]) -> None:
@@ -188,24 +191,24 @@ class Tracer:
 
     def _step(self, plan: Plan, name: str, limit: int) -> Step:
         """Find the rows of a model that the rows above it are made of, and show them."""
-        links = plan.links_to(name)
-        place = self.place(name)
+        links = [link for link in plan.links_to(name) if self._counts[link.model]]
         if links:
+            place = self.place(name)
             found = [
                 f"exists (select 1 from {_step(link.model)} as this where {link.origin.condition(place)})"
                 for link in links
-                if self._count(_step(link.model))
             ]
-            self._keep(name, f"select up.* from {place} as up where {' or '.join(found) or 'false'}")
+            self._keep(name, f"select up.* from {place} as up where {' or '.join(found)}")
+        count = self._counts.setdefault(name, 0)
+        rows = self._rows(f"select * exclude (_row) from {_step(name)} order by all limit {limit}") if count else []
         figures = [figure for link in links for figure in self._figures(link)]
-        rows = self._rows(f"select * exclude (_row) from {_step(name)} order by all limit {limit}")
-        of = tuple(link.model for link in links if self._count(_step(link.model)))
-        return Step(name, of, name in self.relations.seeds, self._count(_step(name)), rows, figures)
+        of = tuple(link.model for link in links)
+        return Step(name, of, name in self.relations.seeds, count, rows, figures)
 
     def _figures(self, link: Link) -> list[Figure]:
         """Compare figures of the rows of a model with what the rows add up to that were found for each."""
         measures = link.origin.figures
-        if not measures or not self._count(_step(link.model)):
+        if not measures:
             return []
         told = ", ".join(f"coalesce({figure}, 0) as told_{i}" for i, figure in enumerate(measures))
         found = ", ".join(f"{measure} as found_{i}" for i, measure in enumerate(measures.values()))
@@ -227,35 +230,27 @@ class Tracer:
             """
         ).fetchall()[0]
         return [
-            Figure(f"{link.model}.{figure}", link.upstream, measure, *answer[3 * i : 3 * i + 3])
+            Figure(link.model, figure, link.upstream, measure, *answer[3 * i : 3 * i + 3])
             for i, (figure, measure) in enumerate(measures.items())
         ]
 
     def _raw_step(self, model: str, relation: str, limit: int) -> RawStep:
-        """Find the landed rows behind the rows of a model; platform relations are told by the batches themselves."""
+        """Find the landed rows behind the rows of a model: each names one by its sequence and position."""
         source, entity = relation.split(".")
         versions = f"(select distinct _sequence, _position from {_step(model)})"
         files = self._files(source, entity, model)
-        if files:
-            self.con.execute(
-                f"""
-                create or replace temp table {_raw(model)} as
-                select landed.*, landed.filename as _file
-                from (select *, filename from {parquet(files)}) as landed
-                semi join {versions} as versions using (_sequence, _position)
-                """
-            )
-        else:
-            self.con.execute(f"create or replace temp table {_raw(model)} as select 0 as _sequence where false")
-        return RawStep(
-            relation,
-            model,
-            self._one(f"select count(*) from {versions}"),
-            self._count(_raw(model)),
-            self._rows(f"select * exclude (filename, _file) from {_raw(model)} order by all limit {limit}")
-            if files
-            else [],
+        landed = f"from {parquet(files)}" if files else "from (select 0 as _sequence, '' as _position, '' as _batch_id)"
+        self.con.execute(
+            f"""
+            create or replace temp table {_raw(model)} as
+            select landed.*
+            from (select *, {"filename" if files else "null"} as _file {landed}) as landed
+            semi join {versions} as versions using (_sequence, _position)
+            """
         )
+        expected, count = (self._one(f"select count(*) from {rows}") for rows in (versions, _raw(model)))
+        rows = self._rows(f"select * exclude (_file) from {_raw(model)} order by all limit {limit}")
+        return RawStep(relation, model, expected, count, rows)
 
     def _files(self, source: str, entity: str, model: str) -> list[Path]:
         """Return the files of an entity that may hold the versions of a step, by the sequences in their names."""
@@ -268,12 +263,12 @@ class Tracer:
         named = [
             f"select _batch_id as batch_id, '{relation.split('.')[1]}' as entity, _file from {_raw(model)}"
             for model, relation in plan.raw.items()
-            if self._count(_step(model)) and self._count(_raw(model))
+            if self._counts[model]
         ]
         named += [
             f"select batch_id, entity, null as _file from {_step(model)}"
             for model in ("stg_platform__batches", "stg_platform__quarantine")
-            if model in plan.models
+            if self._counts.get(model)
         ]
         if not named:
             return [], []
@@ -329,6 +324,7 @@ class Tracer:
         step = f"create or replace temp table {_step(name)}"
         try:
             self.con.execute(f"{step} as select row_number() over () as _row, * from ({query})")
+            self._counts[name] = self._one(f"select count(*) from {_step(name)}")
         except duckdb.CatalogException:
             raise UsageError(f"The warehouse has no {name}: run dbt build first.") from None
 
@@ -347,9 +343,6 @@ class Tracer:
         answer = self.con.execute(query)
         names = [column[0] for column in answer.description or []]
         return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
-
-    def _count(self, table: str) -> int:
-        return int(self._one(f"select count(*) from {table}"))
 
     def _one(self, query: str) -> Any:
         return self.con.execute(query).fetchall()[0][0]
