@@ -63,6 +63,11 @@ class RawStep:
     count: int
     rows: list[Row]
 
+    @property
+    def holds(self) -> bool:
+        """Whether every version has one row."""
+        return self.expected == self.count
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -100,7 +105,7 @@ class Trace:
         return (
             not self.missing
             and all(figure.holds for step in self.steps for figure in step.figures)
-            and all(step.expected == step.count for step in self.raw)
+            and all(step.holds for step in self.raw)
         )
 
 
