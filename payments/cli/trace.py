@@ -32,7 +32,10 @@ def trace(
     print_table(
         "Figures, and what was found of them",
         ["rows of", "figure", "adds up to", "made of", "measure", "adds up to", "holds in every row"],
-        [[f.model, f.name, f.told, f.upstream, f.measure, f.found, yes(f.holds)] for f in figures],
+        [
+            [f.model, "one" if f.name == "1" else f.name, f.told, f.upstream, f.measure, f.found, yes(f.holds)]
+            for f in figures
+        ],
     )
     _print_batches(found)
     exit_unless(found.holds)

@@ -85,7 +85,8 @@ def plan_of(model: str, made_of: Declared, seeds: frozenset[str] = frozenset()) 
             raise AssertionError(f"{name} is made of itself: {' > '.join([*above, name])}")
         if name in finished:
             return
-        for upstream, origin in _origins(name, made_of, seeds).items():
+        # What finishes last stands first: so the upstream models come in the order in which they are written down.
+        for upstream, origin in reversed(_origins(name, made_of, seeds).items()):
             if "." in upstream:
                 raw[name] = upstream
             else:
@@ -94,7 +95,8 @@ def plan_of(model: str, made_of: Declared, seeds: frozenset[str] = frozenset()) 
         finished[name] = None
 
     visit(model, ())
-    return Plan(tuple(reversed(finished)), tuple(links), raw)
+    order = tuple(reversed(finished))
+    return Plan(order, tuple(links), {name: raw[name] for name in order if name in raw})
 
 
 def _origins(model: str, made_of: Declared, seeds: frozenset[str]) -> dict[str, Origin]:
