@@ -264,14 +264,17 @@ class Tracer:
         return [path for path, high, low in named if any(low <= sequence <= high for sequence in sequences)]
 
     def _batches(self, plan: Plan) -> tuple[list[Batch], list[str]]:
-        """Return the commit records of the batches of all raw rows, and the ids of batches that have none."""
+        """Return the commit records of the batches of all raw rows, and the ids of batches that have none.
+
+        A raw row that two models are built from, as staging and history are, counts once.
+        """
         named = [
-            f"select _batch_id as batch_id, '{relation.split('.')[1]}' as entity, _file from {_raw(model)}"
+            f"select _batch_id as batch_id, '{relation.split('.')[1]}' as entity, _file, _position from {_raw(model)}"
             for model, relation in plan.raw.items()
             if self._counts[model]
         ]
         named += [
-            f"select batch_id, entity, null as _file from {_step(model)}"
+            f"select batch_id, entity, null as _file, _row::varchar as _position from {_step(model)}"
             for model in ("stg_platform__batches", "stg_platform__quarantine")
             if self._counts.get(model)
         ]
@@ -283,7 +286,7 @@ class Tracer:
         found = self._rows(
             f"""
             with
-            named as ({" union all ".join(named)}),
+            named as ({" union ".join(named)}),
             behind as (
                 select
                     batch_id,

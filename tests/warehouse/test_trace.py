@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from ingestion.compaction import compact
 from payments.digest import MANIFEST
 from payments.errors import UsageError
 from payments.settings import settings
@@ -106,6 +107,16 @@ def test_a_figure_is_traced_to_the_rows_of_the_file(built: Built, dbt: Dbt, file
     assert [(files / file).is_file() for file in batch.files] == [True]
 
 
+def test_what_was_compacted_since_is_found(built: Built, dbt: Dbt, files: Path) -> None:
+    before = largest_month(built, dbt)
+    compact()
+    for record in (files / "commits").iterdir():
+        record.unlink()
+
+    assert largest_month(built, dbt).batches == before.batches
+    assert faults_of(before) == []
+
+
 def test_a_raw_row_that_is_lost_is_seen(built: Built, dbt: Dbt, files: Path) -> None:
     whole = largest_month(built, dbt)
     (path,) = [files / file for batch in whole.batches for file in batch.files]
@@ -120,6 +131,29 @@ def test_a_raw_row_that_is_lost_is_seen(built: Built, dbt: Dbt, files: Path) -> 
     assert not found.holds
     assert faults_of(found) == [
         f"{whole.raw[0].count} versions of files.transactions, {whole.raw[0].count - 1} raw rows"
+    ]
+
+
+@pytest.mark.usefixtures("files")
+def test_a_cent_that_was_changed_is_seen(
+    built: Built, dbt: Dbt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tmp_path / "changed.duckdb"
+    shutil.copy(built.warehouse, changed)
+    with duckdb.connect(str(changed)) as con:
+        one = "payment_key = (select min(payment_key) from dev_marts.fct_payments)"
+        con.execute(f"update dev_marts.fct_payments set amount_minor = amount_minor + 1 where {one}")
+        ((key, minor),) = con.execute(
+            f"select payment_key, amount_minor from dev_marts.fct_payments where {one}"
+        ).fetchall()
+    monkeypatch.setenv("PAYMENTS_WAREHOUSE", str(changed))
+    settings.cache_clear()
+
+    found = trace("fct_payments", {"payment_key": key}, manifest=dbt.manifest())
+
+    assert not found.holds
+    assert faults_of(found) == [
+        f"fct_payments.amount_minor is {minor}, sum(amount_minor) of int_payments_converted is {minor - 1}"
     ]
 
 
