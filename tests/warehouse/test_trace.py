@@ -2,14 +2,16 @@
 
 import json
 import shutil
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
 from ingestion.compaction import compact
+from payments.cli import app
 from payments.digest import MANIFEST
 from payments.errors import UsageError
 from payments.settings import settings
@@ -80,10 +82,13 @@ def files(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def largest_month(built: Built, dbt: Dbt) -> Trace:
     """The trace of the month with the most payments."""
+    return trace("agg_revenue_monthly", {"revenue_monthly_key": key_of_it(built)}, limit=2, manifest=dbt.manifest())
+
+
+def key_of_it(built: Built) -> str:
     with built.connect() as con:
-        key = con.execute("select arg_max(revenue_monthly_key, payment_count) from dev_marts.agg_revenue_monthly")
-        given = {"revenue_monthly_key": key.fetchall()[0][0]}
-    return trace("agg_revenue_monthly", given, limit=2, manifest=dbt.manifest())
+        found = con.execute("select arg_max(revenue_monthly_key, payment_count) from dev_marts.agg_revenue_monthly")
+        return str(found.fetchall()[0][0])
 
 
 def test_a_figure_is_traced_to_the_rows_of_the_file(built: Built, dbt: Dbt, files: Path) -> None:
@@ -105,6 +110,24 @@ def test_a_figure_is_traced_to_the_rows_of_the_file(built: Built, dbt: Dbt, file
         raw.count,
     )
     assert [(files / file).is_file() for file in batch.files] == [True]
+
+
+@pytest.mark.usefixtures("files")
+def test_the_command_prints_every_step_with_all_of_its_rows_counted(
+    built: Built, dbt: Dbt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("payments.trace.rows.trace", partial(trace, manifest=dbt.manifest()))
+    found = largest_month(built, dbt)
+
+    ran = CliRunner().invoke(app, ["trace", "agg_revenue_monthly", f"revenue_monthly_key={key_of_it(built)}"])
+
+    assert ran.exit_code == 0, ran.output
+    steps = [f"{step.name}: {step.count} row" for step in found.steps if step.count and not step.is_seed]
+    assert {line for line in steps if line not in ran.output} == set()
+    assert f"raw files.transactions: {found.raw[0].count} rows, of stg_files__transactions" in ran.output
+    assert "transaction_id=" in ran.output
+    assert "seeds/exchange_rates.csv" in ran.output
+    assert found.batches[0].files[0] in ran.output
 
 
 def test_what_was_compacted_since_is_found(built: Built, dbt: Dbt, files: Path) -> None:
