@@ -56,7 +56,7 @@ def digest(target: Target, manifest: Path = MANIFEST, layer: str = "marts") -> d
     Raises ``UsageError`` when there is no manifest or the warehouse cannot be reached.
     """
     models = _models(manifest, layer)
-    with _warehouse(target) as (con, catalog):
+    with warehouse_of(target) as (con, catalog):
         return {model: _digest_of(con, catalog, schema, table) for model, (schema, table) in sorted(models.items())}
 
 
@@ -79,7 +79,7 @@ def _models(manifest: Path, layer: str) -> dict[str, tuple[str, str]]:
 
 
 @contextmanager
-def _warehouse(target: Target) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+def warehouse_of(target: Target) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
     """Yield a DuckDB connection to a warehouse, and the name of its catalogue there."""
     if target == "postgres":
         with attached_warehouse() as con:

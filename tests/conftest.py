@@ -55,7 +55,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # xdis
 
     together = {"orchestration/test_blocking.py": "demo", "orchestration/test_demo.py": "demo",
                 "warehouse/test_build.py": "built", "warehouse/test_features.py": "built",
-                "warehouse/test_metrics.py": "built"}  # fmt: skip
+                "warehouse/test_metrics.py": "built", "warehouse/test_trace.py": "built"}  # fmt: skip
 
     def scope_of(test: str) -> str:
         file = test.partition("::")[0]

@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from payments.cli import business, content, disaster, documents, inbox, landing, ledger, proofs, queries, stores, stream
+from payments.cli import (
+    business,
+    content,
+    disaster,
+    documents,
+    inbox,
+    landing,
+    ledger,
+    proofs,
+    queries,
+    stores,
+    stream,
+    trace,
+)
 from payments.errors import UsageError
 
 app = typer.Typer(
@@ -13,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (stores, documents, content, business, landing, inbox, stream, proofs, queries, ledger, disaster):
+for part in (stores, documents, content, business, landing, inbox, stream, proofs, trace, queries, ledger, disaster):
     app.add_typer(part.app)
 
 

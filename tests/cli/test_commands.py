@@ -32,6 +32,7 @@ def _payments(*arguments: str, **environment: str) -> subprocess.CompletedProces
         (["failover"], {"PAYMENTS_OLTP_DSN": "postgresql://127.0.0.1:1/nowhere"}, "operator"),
         (["drill"], {"PAYMENTS_OLTP_DSN": "postgresql://127.0.0.1:1/nowhere"}, "operator"),
         (["gate"], {"PAYMENTS_WAREHOUSE": "/nonexistent/warehouse.duckdb"}, "dbt build"),
+        (["trace", "fct_payments", "paid_on"], {}, "paid_on=..."),
         (["reconcile"], {"PAYMENTS_WAREHOUSE": "/nonexistent/warehouse.duckdb"}, "dbt build"),
     ],
 )

@@ -29,6 +29,7 @@ from tests.ingestion.raw import pin
 from tests.systems.shop import Shop, busy_market
 from tests.warehouse.documents import Document, write_documents
 from tests.warehouse.recorded import Recorded
+from tests.warehouse.traces import faults_of_traces
 
 VERSIONS = """
     select
@@ -75,6 +76,12 @@ def test_both_engines_hold_the_same_rows(
     features = digest("duckdb", manifest, layer="features")
     assert features == digest("postgres", manifest, layer="features")
     assert features["feat_payments"].rows == rows["fct_payments"]
+
+    # Every figure of a mart is found again in the raw zone; PostgreSQL's is told by the same steps.
+    assert faults_of_traces("duckdb", manifest, [mart for mart in rows if rows[mart]]) == []
+    assert (
+        faults_of_traces("postgres", manifest, ["agg_revenue_daily", "fct_mrr_movements", "agg_compliance_daily"]) == []
+    )
 
     # One cent in one row of one engine is seen.
     with duckdb.connect(str(settings().warehouse_path)) as con:
