@@ -29,7 +29,8 @@ disputed as (
         count(*) as dispute_count,
         sum(case when reason = 'fraudulent' then 1 else 0 end) as fraudulent_count,
         sum(reporting_amount_minor) as disputed_usd_minor,
-        round(avg(days_from_payment), 1) as mean_days_from_payment
+        sum(days_from_payment) as days_from_payment,
+        count(days_from_payment) as dated_count
     from disputes
     group by merchant_key
 ),
@@ -42,8 +43,9 @@ final as (
         disputed.dispute_count,
         disputed.fraudulent_count,
         disputed.disputed_usd_minor,
-        disputed.mean_days_from_payment,
-        round(100.0 * disputed.dispute_count / captured.captured_count, 2) as percent_of_captured
+        {{ divide_half_even('10 * disputed.days_from_payment', 'nullif(disputed.dated_count, 0)') }}
+            as mean_tenths_of_days_from_payment,
+        {{ basis_points('disputed.dispute_count', 'captured.captured_count') }} as disputed_basis_points
     from disputed
     inner join captured
         on disputed.merchant_key = captured.merchant_key
@@ -52,4 +54,4 @@ final as (
 )
 
 select * from final
-order by percent_of_captured desc, merchant_id asc
+order by disputed_basis_points desc, merchant_id asc
