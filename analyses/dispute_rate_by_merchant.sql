@@ -1,5 +1,6 @@
 -- Which merchants gather disputes, and how long after the payment do they come?
--- Rate over captured payments, as card schemes count it; only merchants with at least one dispute.
+-- Rate over captured payments, as card schemes count it; only merchants with at least one dispute. An inquiry
+-- is none.
 with
 
 payments as (
@@ -8,6 +9,7 @@ payments as (
 
 disputes as (
     select * from {{ ref('fct_disputes') }}
+    where not is_inquiry
 ),
 
 merchants as (
