@@ -1,6 +1,6 @@
-"""Each analysis of the warehouse once more, in plain Python over what has landed: a function of the name of the analysis.
+"""Each analysis of the warehouse once more, in plain Python over what has landed.
 
-They share no SQL with the models, only the raw zone that both begin from.
+A function has the name of its analysis. They share no SQL with the models, only the raw zone that both begin from.
 """
 
 from tests.warehouse.analyses import books, customers, fraud, operations, payments, revenue, subscriptions

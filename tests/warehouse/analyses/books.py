@@ -81,7 +81,13 @@ def payouts_that_differ_from_the_bank(landed: Landed) -> Answer:
     for entry in entries:
         if (entry["payout_id"], entry["currency"]) not in payouts:
             bank = entry["amount_minor"] * (1 if entry["direction"] == "debit" else -1)
-            row = {"outcome": "unexplained", "currency": entry["currency"], "merchant_id": None, "owed": 0, "bank": bank}
+            row = {
+                "outcome": "unexplained",
+                "currency": entry["currency"],
+                "merchant_id": None,
+                "owed": 0,
+                "bank": bank,
+            }
             found.append(row | {"late": None})
 
     names = {row["currency"]: row["currency_name"] for row in seed("currencies")}

@@ -1,6 +1,7 @@
 """Customers: who they are worth, who comes back, and where they live."""
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 from tests.ingestion.raw import rows as versions_landed
@@ -116,7 +117,7 @@ def customers_who_moved(landed: Landed) -> Answer:
     landings = versions_landed("oltp", "customers", order="_position")
     for customer, versions in grouped(landings, lambda row: (row["merchant_id"], row["customer_id"])).items():
         stays = [versions[0]]
-        stays += [after for before, after in zip(versions, versions[1:], strict=False) if after["country"] != before["country"]]
+        stays += [after for before, after in pairwise(versions) if after["country"] != before["country"]]
         borders = [row["_source_at"] for row in stays[1:]]
         # A payment belongs to the stay before the first border that lies behind it.
         spent = Counter[int]()

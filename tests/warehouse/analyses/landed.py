@@ -101,7 +101,9 @@ class Landed:
                 fees[row["merchant_id"], charge] += row["amount_minor"]
         return [self._payment(charge, methods, fees) for charge in self.rows("charges")]
 
-    def _payment(self, charge: Row, methods: dict[tuple[str, str], Row], fees: dict[tuple[str, str | None], int]) -> Payment:
+    def _payment(
+        self, charge: Row, methods: dict[tuple[str, str], Row], fees: dict[tuple[str, str | None], int]
+    ) -> Payment:
         method = methods.get((charge["merchant_id"], charge["payment_method_id"]), {})
         currency, on = charge["currency"], day(charge["created_at"])
         return Payment(

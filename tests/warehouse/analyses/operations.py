@@ -65,7 +65,8 @@ def quarantine_rate_by_entity(landed: Landed) -> Answer:
 
 def webhook_failures_by_endpoint(landed: Landed) -> Answer:
     def seconds(row: dict[str, Any]) -> int:
-        return (moment(json.loads(row["attempts"])[-1]["attempted_at"]) - row["created_at"]) // timedelta(seconds=1)
+        created_at: datetime = row["created_at"]
+        return (moment(json.loads(row["attempts"])[-1]["attempted_at"]) - created_at) // timedelta(seconds=1)
 
     answer = []
     for (merchant, endpoint), rows in grouped(

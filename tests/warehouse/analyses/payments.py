@@ -35,7 +35,9 @@ def authorization_rate_by_issuer_country(landed: Landed) -> Answer:
                 "attempt_count": len(rows),
                 "authorized_count": authorized,
                 "authorization_rate_basis_points": rate,
-                "change_basis_points": rate - before["authorization_rate_basis_points"] if rate is not None and is_same else None,
+                "change_basis_points": rate - before["authorization_rate_basis_points"]
+                if rate is not None and is_same
+                else None,
             }
         )
     return answer
@@ -220,7 +222,9 @@ def time_to_payout(landed: Landed) -> Answer:
     }
     found = []
     for row in landed.rows("balance_transactions"):
-        payout = payouts.get((row["merchant_id"], payout_of.get((row["merchant_id"], row["balance_transaction_id"]), "")))
+        payout = payouts.get(
+            (row["merchant_id"], payout_of.get((row["merchant_id"], row["balance_transaction_id"]), ""))
+        )
         if row["type"] == "charge" and payout is not None:
             payment = landed.payment[row["merchant_id"], row["source_id"]]
             on = day(row["created_at"])

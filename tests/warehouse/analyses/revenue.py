@@ -3,6 +3,7 @@
 from collections import defaultdict
 from datetime import date, timedelta
 from fractions import Fraction
+from itertools import pairwise
 
 from tests.warehouse.analyses.landed import (
     NOT_PAID,
@@ -161,7 +162,7 @@ def selling_streaks_and_silences(landed: Landed) -> Answer:
                 "longest_streak_days": len(longest),
                 "longest_streak_from": longest[0],
                 "longest_silence_days": max(
-                    ((later[0] - earlier[-1]).days - 1 for earlier, later in zip(streaks, streaks[1:], strict=False)),
+                    ((later[0] - earlier[-1]).days - 1 for earlier, later in pairwise(streaks)),
                     default=0,
                 ),
                 "last_sale_on": days[-1],

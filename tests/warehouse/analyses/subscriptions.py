@@ -1,28 +1,29 @@
 """Subscriptions: what is sold by plan, and what is lost."""
 
 from fractions import Fraction
-from typing import Any
-
-from tests.warehouse.analyses.landed import Answer, Landed, basis_points, day, grouped, in_order, ratio
+from tests.warehouse.analyses.landed import Answer, Landed, Row, basis_points, day, grouped, in_order, ratio
 
 _A_YEAR = {"day": 365, "week": 52, "month": 12, "year": 1}
 
 
 def revenue_by_price_tier(landed: Landed) -> Answer:
     recurring = [row for row in landed.rows("prices") if row["billing_interval"] is not None]
-    subscription_of = {(row["merchant_id"], row["invoice_id"]): row["subscription_id"] for row in landed.rows("invoices")}
+    subscription_of = {
+        (row["merchant_id"], row["invoice_id"]): row["subscription_id"] for row in landed.rows("invoices")
+    }
     lines = grouped(landed.rows("invoice_lines"), lambda row: (row["merchant_id"], row["price_id"], row["currency"]))
 
-    def monthly(price: Any) -> int:
+    def monthly(price: Row) -> int:
         times = Fraction(_A_YEAR[price["billing_interval"]], 12 * price["interval_count"])
-        return round(price["unit_amount_minor"] * times)
+        return round(int(price["unit_amount_minor"]) * times)
 
     answer = []
     for (merchant, currency), prices in grouped(recurring, lambda row: (row["merchant_id"], row["currency"])).items():
         least, most = min(map(monthly, prices)), max(map(monthly, prices))
-        tiers = grouped(
-            prices, lambda row: "entry" if monthly(row) == least else "top" if monthly(row) == most else "middle"
-        )
+        tier_of = {monthly(row): "middle" for row in prices} | {most: "top"} | {least: "entry"}
+        tiers: dict[str, list[Row]] = {}
+        for row in prices:
+            tiers.setdefault(tier_of[monthly(row)], []).append(row)
         sold = {
             tier: [line for price in members for line in lines.get((merchant, price["price_id"], currency), [])]
             for tier, members in tiers.items()
@@ -41,7 +42,7 @@ def revenue_by_price_tier(landed: Landed) -> Answer:
                 "invoiced_amount_minor": invoiced[tier],
                 "share_basis_points": basis_points(invoiced[tier], max(sum(invoiced.values()), 0)),
             }
-            for tier in tiers
+            for tier in sorted(tiers)
         ]
     return answer
 
@@ -49,7 +50,9 @@ def revenue_by_price_tier(landed: Landed) -> Answer:
 def churn_by_plan(landed: Landed) -> Answer:
     products = {(row["merchant_id"], row["product_id"]): row["product_name"] for row in landed.rows("products")}
     prices = {(row["merchant_id"], row["price_id"]): row for row in landed.rows("prices")}
-    subscription_of = {(row["merchant_id"], row["invoice_id"]): row["subscription_id"] for row in landed.rows("invoices")}
+    subscription_of = {
+        (row["merchant_id"], row["invoice_id"]): row["subscription_id"] for row in landed.rows("invoices")
+    }
     plan: dict[tuple[str, str], str] = {}
     for line in sorted(landed.rows("invoice_lines"), key=lambda row: (row["created_at"], row["invoice_line_id"])):
         subscription = subscription_of[line["merchant_id"], line["invoice_id"]]
