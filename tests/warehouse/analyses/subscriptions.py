@@ -1,7 +1,21 @@
 """Subscriptions: what is sold by plan, and what is lost."""
 
+from collections import Counter, defaultdict
+from datetime import UTC, datetime, time, timedelta
 from fractions import Fraction
-from tests.warehouse.analyses.landed import Answer, Landed, Row, basis_points, day, grouped, in_order, ratio
+
+from tests.warehouse.analyses.landed import (
+    Answer,
+    Landed,
+    Row,
+    basis_points,
+    day,
+    grouped,
+    in_order,
+    month,
+    ratio,
+    total,
+)
 
 _A_YEAR = {"day": 365, "week": 52, "month": 12, "year": 1}
 
@@ -12,18 +26,13 @@ def revenue_by_price_tier(landed: Landed) -> Answer:
         (row["merchant_id"], row["invoice_id"]): row["subscription_id"] for row in landed.rows("invoices")
     }
     lines = grouped(landed.rows("invoice_lines"), lambda row: (row["merchant_id"], row["price_id"], row["currency"]))
-
-    def monthly(price: Row) -> int:
-        times = Fraction(_A_YEAR[price["billing_interval"]], 12 * price["interval_count"])
-        return round(int(price["unit_amount_minor"]) * times)
-
     answer = []
     for (merchant, currency), prices in grouped(recurring, lambda row: (row["merchant_id"], row["currency"])).items():
-        least, most = min(map(monthly, prices)), max(map(monthly, prices))
-        tier_of = {monthly(row): "middle" for row in prices} | {most: "top"} | {least: "entry"}
+        least, most = min(map(_monthly, prices)), max(map(_monthly, prices))
+        tier_of = {_monthly(row): "middle" for row in prices} | {most: "top"} | {least: "entry"}
         tiers: dict[str, list[Row]] = {}
         for row in prices:
-            tiers.setdefault(tier_of[monthly(row)], []).append(row)
+            tiers.setdefault(tier_of[_monthly(row)], []).append(row)
         sold = {
             tier: [line for price in members for line in lines.get((merchant, price["price_id"], currency), [])]
             for tier, members in tiers.items()
@@ -45,6 +54,104 @@ def revenue_by_price_tier(landed: Landed) -> Answer:
             for tier in sorted(tiers)
         ]
     return answer
+
+
+def mrr_bridge_by_month(landed: Landed) -> Answer:
+    """Of subscriptions that landed once: their record, as it stands, tells what was before."""
+    standing = [row for row in landed.rows("subscriptions") if _lived(row) is not None]
+    now = landed.as_of
+    first = min(month(day(row["created_at"])) for row in landed.rows("subscriptions"))
+    opening: dict[tuple[str, str, str], int] = {}
+    answer: Answer = []
+    previous = None
+    while first <= now.date():
+        following = month(first + timedelta(days=31))
+        measured = min(datetime.combine(following, time(), UTC) - timedelta(microseconds=1), now)
+        closing: dict[tuple[str, str, str], int] = dict.fromkeys(opening, 0)
+        for row in standing:
+            for currency, amount in _mrr(landed, row, measured).items():
+                customer = (row["merchant_id"], row["customer_id"], currency)
+                if amount or customer in closing:
+                    closing[customer] = closing.get(customer, 0) + amount
+        sums = Counter[str]()
+        for customer, after in closing.items():
+            before = opening.get(customer, 0)
+            was, becomes = (total([landed.usd(amount, customer[2], day(measured))]) for amount in (before, after))
+            kind = "expansion" if after > before else "contraction"
+            if before == 0 and after:
+                kind = "reactivation" if customer in opening else "new"
+            elif after == 0:
+                kind = "churn"
+            sums["opening"] += was
+            sums["closing"] += becomes
+            sums["customers"] += after > 0
+            if after != before:
+                sums[kind] += becomes - was
+                sums[f"{kind} customers"] += 1
+        if closing:
+            answer.append(
+                {
+                    "month_start_on": first,
+                    "rates_usd_minor": None if previous is None else sums["opening"] - previous,
+                    **{
+                        f"{kind}_usd_minor": sums[kind]
+                        for kind in ("opening", "new", "reactivation", "expansion", "contraction", "churn", "closing")
+                    },
+                    "new_customer_count": sums["new customers"],
+                    "churn_customer_count": sums["churn customers"],
+                    "closing_customer_count": sums["customers"],
+                    "churned_basis_points": basis_points(-sums["churn"], sums["opening"]),
+                }
+            )
+            previous = sums["closing"]
+        opening, first = closing, following
+    return answer
+
+
+def _lived(subscription: Row) -> tuple[datetime, datetime | None] | None:
+    """From when until when a subscription was to be paid for; None for one that never was."""
+    if subscription["status"] in {"incomplete", "incomplete_expired", "trialing"}:
+        return None
+    begins = subscription["created_at"]
+    if subscription["trial_end_at"] is not None:
+        tried_until = min(subscription["trial_end_at"], subscription["ended_at"] or subscription["trial_end_at"])
+        begins = max(begins, tried_until)
+    if subscription["status"] in {"active", "past_due"}:
+        return begins, None
+    return begins, max(begins, subscription["ended_at"] or subscription["updated_at"])
+
+
+def _mrr(landed: Landed, subscription: Row, at: datetime) -> dict[str, int]:
+    """What a subscription comes to a month at a moment, by currency."""
+    begins, ends = _lived(subscription) or (at, at)
+    if at < begins or (ends is not None and at >= ends):
+        return {}
+
+    def of(row: Row) -> bool:
+        names = ("merchant_id", "subscription_id")
+        return all(row[name] == subscription[name] for name in names)
+
+    prices = {(row["merchant_id"], row["price_id"]): row for row in landed.rows("prices")}
+    coupons = {(row["merchant_id"], row["coupon_id"]): row for row in landed.rows("coupons")}
+    gross: dict[str, int] = defaultdict(int)
+    for item in filter(of, landed.rows("subscription_items")):
+        price = prices[item["merchant_id"], item["price_id"]]
+        if price["billing_interval"] is not None and max(item["created_at"], price["created_at"]) <= at:
+            gross[price["currency"]] += _monthly(price, item["quantity"])
+    off = 0
+    for discount in filter(of, landed.rows("discounts")):
+        coupon = coupons[discount["merchant_id"], discount["coupon_id"]]
+        if coupon["duration"] != "once" and discount["starts_at"] <= at < (
+            discount["ends_at"] or datetime.max.replace(tzinfo=UTC)
+        ):
+            assert coupon["amount_off_minor"] is None, "no amount is taken off more than once"
+            off += coupon["percent_off_basis_points"]
+    return {currency: amount - min(round(Fraction(amount * off, 10_000)), amount) for currency, amount in gross.items()}
+
+
+def _monthly(price: Row, quantity: int = 1) -> int:
+    times = Fraction(_A_YEAR[price["billing_interval"]], 12 * price["interval_count"])
+    return round(int(price["unit_amount_minor"]) * quantity * times)
 
 
 def churn_by_plan(landed: Landed) -> Answer:
