@@ -44,6 +44,22 @@ booked as (
     group by dates.month_start_on, payments.currency
 ),
 
+-- As of the end of a month: the last rate fixed by then.
+last_rates as (
+    select
+        booked.month_start_on,
+        booked.currency,
+        max(rates.rate_on) as rate_on
+    from booked
+    inner join months
+        on booked.month_start_on = months.month_start_on
+    inner join rates
+        on
+            booked.currency = rates.currency
+            and months.month_end_on >= rates.rate_on
+    group by booked.month_start_on, booked.currency
+),
+
 revalued as (
     select
         booked.*,
@@ -52,22 +68,18 @@ revalued as (
             'booked.captured_amount_minor', 'currencies.exponent', 'rates.rate_to_reporting', 'reporting.exponent'
         ) }} as reporting_revalued_minor
     from booked
-    inner join months
-        on booked.month_start_on = months.month_start_on
+    inner join last_rates
+        on
+            booked.month_start_on = last_rates.month_start_on
+            and booked.currency = last_rates.currency
+    inner join rates
+        on
+            last_rates.currency = rates.currency
+            and last_rates.rate_on = rates.rate_on
     inner join currencies
         on booked.currency = currencies.currency
     inner join currencies as reporting
         on reporting.currency = 'USD'
-    inner join rates
-        on
-            booked.currency = rates.currency
-            and rates.rate_on = (
-                select max(known.rate_on)
-                from rates as known
-                where
-                    known.currency = booked.currency
-                    and known.rate_on <= months.month_end_on
-            )
 ),
 
 final as (
