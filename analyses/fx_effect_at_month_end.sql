@@ -1,6 +1,7 @@
--- What did exchange rates do to the revenue of a month between the day it was booked and the end of the month?
--- Captured payments at the book rate of their day, beside the same amounts at the last book rate known by the end of
--- the month. Payments in the reporting currency itself, and those without a rate, are left out.
+-- What had exchange rates done to the revenue of a month by the time that the next one began?
+-- Captured payments at the book rate of their day, beside the same amounts at the rate with which the next month
+-- began, or at the last one known. Book rates are fixed by the month, so the rate of the last day would tell nothing.
+-- Payments in the reporting currency itself, and those without a rate, are left out.
 with
 
 payments as (
@@ -26,7 +27,7 @@ currencies as (
 months as (
     select
         month_start_on,
-        max(date_day) as month_end_on
+        max(date_day) + 1 as next_month_on
     from dates
     group by month_start_on
 ),
@@ -44,7 +45,7 @@ booked as (
     group by dates.month_start_on, payments.currency
 ),
 
--- As of the end of a month: the last rate fixed by then.
+-- As of the beginning of the next month: the last rate fixed by then.
 last_rates as (
     select
         booked.month_start_on,
@@ -56,7 +57,7 @@ last_rates as (
     inner join rates
         on
             booked.currency = rates.currency
-            and months.month_end_on >= rates.rate_on
+            and months.next_month_on >= rates.rate_on
     group by booked.month_start_on, booked.currency
 ),
 
@@ -88,7 +89,7 @@ final as (
         currency,
         captured_count,
         captured_amount_minor,
-        rate_to_reporting as rate_at_month_end,
+        rate_to_reporting as rate_of_next_month,
         reporting_booked_minor as booked_usd_minor,
         reporting_revalued_minor as revalued_usd_minor,
         reporting_revalued_minor - reporting_booked_minor as effect_usd_minor,

@@ -175,9 +175,9 @@ def fx_effect_at_month_end(landed: Landed) -> Answer:
     abroad = [p for p in landed.payments if p.is_captured and p.currency != "USD" and p.captured_usd is not None]
     answer = []
     for (first, currency), rows in grouped(abroad, lambda p: (month(p.day), p.currency)).items():
-        last = month(first + timedelta(days=31)) - timedelta(days=1)
+        following = month(first + timedelta(days=31))
         captured, booked = sum(row.captured for row in rows), total(row.captured_usd for row in rows)
-        revalued = landed.usd(captured, currency, last)
+        revalued = landed.usd(captured, currency, following)
         assert revalued is not None
         answer.append(
             {
@@ -185,7 +185,7 @@ def fx_effect_at_month_end(landed: Landed) -> Answer:
                 "currency": currency,
                 "captured_count": len(rows),
                 "captured_amount_minor": captured,
-                "rate_at_month_end": landed.rate(currency, last),
+                "rate_of_next_month": landed.rate(currency, following),
                 "booked_usd_minor": booked,
                 "revalued_usd_minor": revalued,
                 "effect_usd_minor": revalued - booked,
