@@ -17,12 +17,12 @@ attempts as (
 declined as (
     select
         payment_method_type,
-        failure_code,
+        coalesce(failure_code, 'unknown') as failure_code,
         count(*) as declined_count,
-        sum(reporting_amount_minor) as declined_usd_minor
+        coalesce(sum(reporting_amount_minor), 0) as declined_usd_minor
     from payments
     where status = 'failed'
-    group by payment_method_type, failure_code
+    group by payment_method_type, coalesce(failure_code, 'unknown')
 ),
 
 final as (
@@ -31,11 +31,11 @@ final as (
         declined.failure_code,
         declined.declined_count,
         declined.declined_usd_minor,
-        round(100.0 * declined.declined_count / attempts.attempt_count, 2) as percent_of_attempts
+        {{ basis_points('declined.declined_count', 'attempts.attempt_count') }} as share_of_attempts_basis_points
     from declined
     inner join attempts
         on declined.payment_method_type = attempts.payment_method_type
 )
 
 select * from final
-order by declined_usd_minor desc
+order by declined_usd_minor desc, payment_method_type asc, failure_code asc

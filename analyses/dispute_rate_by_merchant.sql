@@ -1,5 +1,6 @@
 -- Which merchants gather disputes, and how long after the payment do they come?
--- Rate over captured payments, as card schemes count it; only merchants with at least one dispute.
+-- Rate over captured payments, as card schemes count it; only merchants with at least one dispute. An inquiry
+-- is none.
 with
 
 payments as (
@@ -8,6 +9,7 @@ payments as (
 
 disputes as (
     select * from {{ ref('fct_disputes') }}
+    where not is_inquiry
 ),
 
 merchants as (
@@ -29,7 +31,8 @@ disputed as (
         count(*) as dispute_count,
         sum(case when reason = 'fraudulent' then 1 else 0 end) as fraudulent_count,
         sum(reporting_amount_minor) as disputed_usd_minor,
-        round(avg(days_from_payment), 1) as mean_days_from_payment
+        sum(days_from_payment) as days_from_payment,
+        count(days_from_payment) as dated_count
     from disputes
     group by merchant_key
 ),
@@ -42,8 +45,9 @@ final as (
         disputed.dispute_count,
         disputed.fraudulent_count,
         disputed.disputed_usd_minor,
-        disputed.mean_days_from_payment,
-        round(100.0 * disputed.dispute_count / captured.captured_count, 2) as percent_of_captured
+        {{ divide_half_even('10 * disputed.days_from_payment', 'nullif(disputed.dated_count, 0)') }}
+            as mean_tenths_of_days_from_payment,
+        {{ basis_points('disputed.dispute_count', 'captured.captured_count') }} as disputed_basis_points
     from disputed
     inner join captured
         on disputed.merchant_key = captured.merchant_key
@@ -52,4 +56,4 @@ final as (
 )
 
 select * from final
-order by percent_of_captured desc, merchant_id asc
+order by disputed_basis_points desc, merchant_id asc

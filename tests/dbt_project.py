@@ -73,12 +73,20 @@ class Dbt:
                 assert parsed.success, parsed.exception
         return folder / "manifest.json"
 
-    def _load(self, target: str) -> Manifest:
+    def parsed(self, target: str = DEFAULT_TARGET) -> Manifest:
         """The parsed project, as dbt keeps it for its own next run."""
-        kept = self.manifest(target).with_name(PARTIAL_PARSE).read_bytes()
-        manifest: Manifest = Manifest.from_msgpack(kept, decoder=extended_mashumuro_decoder)
-        manifest.build_flat_graph()
-        return manifest
+        if target not in self._manifests:
+            kept = self.manifest(target).with_name(PARTIAL_PARSE).read_bytes()
+            manifest: Manifest = Manifest.from_msgpack(kept, decoder=extended_mashumuro_decoder)
+            manifest.build_flat_graph()
+            self._manifests[target] = manifest
+        return self._manifests[target]
+
+    def analyses(self, target: str = DEFAULT_TARGET) -> dict[str, str]:
+        """The SQL of every analysis by name, as dbt compiles it for a target."""
+        compiled = self("compile", "--select", "resource_type:analysis", "--no-introspect", target=target)
+        assert compiled.succeeded, compiled.output
+        return {_name(result): result["compiled_code"] for result in compiled.results}
 
     def command(self, *arguments: str, target: str = DEFAULT_TARGET) -> Outcome:
         """Run the command ``dbt`` from the root of the project, as a user does."""
@@ -102,10 +110,8 @@ class Dbt:
             said.append(event.info.msg)
 
         options = ["--quiet", *arguments, *_PROJECT, *self._options(target, self.folder / target)]
-        if target not in self._manifests:
-            self._manifests[target] = self._load(target)
         try:
-            ran = dbtRunner(manifest=self._manifests[target], callbacks=[hear]).invoke(options)
+            ran = dbtRunner(manifest=self.parsed(target), callbacks=[hear]).invoke(options)
         finally:
             # The adapter keeps its file open for the life of a process; the tests read it next.
             DuckDBConnectionManager.close_all_connections()

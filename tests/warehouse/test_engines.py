@@ -1,8 +1,9 @@
 """DuckDB and PostgreSQL build the same marts and features from a simulated business, and history as it was."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from tests.conftest import Servers
 from tests.dbt_project import NO_UNIT_TESTS, Dbt
 from tests.ingestion.raw import pin
 from tests.systems.shop import Shop, busy_market
+from tests.warehouse.analyses import RECOMPUTED
+from tests.warehouse.analyses.landed import Answer, Landed
 from tests.warehouse.documents import Document, write_documents
 from tests.warehouse.recorded import Recorded
 from tests.warehouse.traces import faults_of_traces
@@ -45,11 +48,16 @@ def test_both_engines_hold_the_same_rows(
 ) -> None:
     assert platform_home.is_dir()
     simulate(20_000 if full_size else 1_500, days=45, seed=5)
-    busy_market(oltp)
+    shop = busy_market(oltp)
     ((merchant, charge),) = oltp.execute("select merchant_id, charge_id from core.charges limit 1").fetchall()
     write_documents(documents, merchant, charge)
     land_oltp()
     land_documents()
+    # A customer is seen to move to another country, and then pays.
+    oltp.execute("update core.customers set country = 'DE' where customer_id = %s", (shop.customer_id,))
+    land_oltp()
+    Shop(oltp, at=datetime.now(UTC)).pay(1_000)
+    land_oltp()
     load_postgres()
 
     # What equals tables that passed the tests passes them.
@@ -82,6 +90,13 @@ def test_both_engines_hold_the_same_rows(
     assert (
         faults_of_traces("postgres", manifest, ["agg_revenue_daily", "fct_mrr_movements", "agg_compliance_daily"]) == []
     )
+
+    # Every analysis gives the answer of plain Python, on both engines.
+    landed = Landed()
+    expected = {name: recomputed(landed) for name, recomputed in RECOMPUTED.items()}
+    assert [name for name, rows in expected.items() if not rows] == []
+    for target in ("duckdb", "postgres"):
+        assert wrong_answers(target, dbt.analyses(target), expected) == {}
 
     # One cent in one row of one engine is seen.
     with duckdb.connect(str(settings().warehouse_path)) as con:
@@ -133,15 +148,39 @@ FRAUD = """
 
 def asked(target: str, query: str) -> list[tuple[Any, ...]]:
     """The answer of a warehouse as somebody gets it who only reads."""
+    return answers(target, {"": query})[""][1]
+
+
+def answers(target: str, queries: Mapping[str, str]) -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
+    """The columns and rows that a warehouse gives to queries, by their names."""
     if target == "duckdb":
         with duckdb.connect(str(settings().warehouse_path), read_only=True) as con:
             con.execute("set TimeZone = 'UTC'")
-            return con.execute(query).fetchall()
+            relations = ((name, con.execute(query)) for name, query in queries.items())
+            return {
+                name: ([column[0] for column in found.description or []], found.fetchall()) for name, found in relations
+            }
     with psycopg.connect(
         host="127.0.0.1", port=settings().oltp_port, user="warehouse", password="warehouse", dbname="warehouse"
     ) as warehouse:
         warehouse.execute("set timezone = 'UTC'")
-        return warehouse.execute(query.encode()).fetchall()
+        cursors = ((name, warehouse.execute(query.encode())) for name, query in queries.items())
+        return {
+            name: ([column.name for column in found.description or []], found.fetchall()) for name, found in cursors
+        }
+
+
+def wrong_answers(target: str, queries: Mapping[str, str], expected: Mapping[str, Answer]) -> dict[str, list[Any]]:
+    """The analyses that a target answers otherwise than expected, or that nothing is expected of: where they differ."""
+    found = {
+        name: [dict(zip(columns, row, strict=True)) for row in rows]
+        for name, (columns, rows) in answers(target, queries).items()
+    }
+    return {
+        name: [pair for pair in zip_longest(found.get(name, []), expected.get(name, [])) if pair[0] != pair[1]][:1]
+        for name in found.keys() | expected.keys()
+        if found.get(name) != expected.get(name)
+    }
 
 
 @pytest.mark.usefixtures("without_slot")
