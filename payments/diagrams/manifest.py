@@ -100,7 +100,13 @@ def _tested(tests: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 
 def _required_columns(node: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     declared = [column for kind in ("not_null", "primary_key") for key in _constraints(node, kind) for column in key]
-    return frozenset([*declared, *_tested(tests, "not_null")])
+    named = [
+        column
+        for test in tests
+        if test["test_metadata"]["name"] == "required_columns"
+        for column in test["test_metadata"]["kwargs"]["columns"]
+    ]
+    return frozenset([*declared, *_tested(tests, "not_null"), *named])
 
 
 def _primary_key(node: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """The generated files: what they are made from, writing them, and telling which of the committed ones are stale."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from payments.diagrams.document_model import describe_collections, other_stores,
 from payments.diagrams.erd import Style, draw_erd
 from payments.diagrams.manifest import load_manifest, models_of_layer, read_marts
 from payments.diagrams.model import Entity
+from payments.diagrams.stars import draw_star, facts_of, star
 from payments.diagrams.themes import AMBER, BLUE, GREEN, GREY
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
@@ -33,13 +33,6 @@ OLTP_MAP_STYLE = Style(
     themes={area.name: area.theme for area in AREAS},
     group_titles={area.name: area.title for area in AREAS},
     columns=2,
-)
-
-STAR_STYLE = Style(
-    title="The star of payments",
-    subtitle="One row a payment, and the dimensions that tell who, where, when and in which currency.",
-    themes={"dimensions": BLUE, "facts": GREEN},
-    group_titles={},
 )
 
 
@@ -82,20 +75,29 @@ def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
     documents = read_collections(definitions)
     with connect() as connection:
         tables = read_catalogue(connection)
-    matrix = draw_bus_matrix(marts)
     return {
         FOLDER / "architecture.svg": draw_architecture(take_inventory(tables, documents, manifest)),
         FOLDER / "oltp_erd.svg": draw_erd(map_of(tables), OLTP_MAP_STYLE),
         **{FOLDER / f"oltp_{area.name}.svg": draw_area(area, tables) for area in AREAS},
         FOLDER / "document_model.svg": draw_erd(documents, _document_style(documents)),
         FOLDER / "document_model.md": describe_collections(definitions).encode(),
-        FOLDER / "payments_star.svg": draw_erd(star(marts, "fct_payments"), STAR_STYLE),
+        **{FOLDER / "stars" / f"{fact.name}.svg": draw_star(*star(marts, fact)) for fact in facts_of(marts)},
         FOLDER / "warehouse_erd.svg": draw_erd(marts, _warehouse_style(marts)),
-        FOLDER / "bus_matrix.md": f"# Bus matrix\n\nFacts by the dimensions they refer to.\n\n{matrix}".encode(),
+        FOLDER / "bus_matrix.md": describe_bus_matrix(marts).encode(),
         OVERVIEW: with_section(
-            with_section(OVERVIEW.read_text(encoding="utf-8"), BUS_MATRIX, matrix), AREA_INDEX, index_of(tables)
+            with_section(
+                OVERVIEW.read_text(encoding="utf-8"), BUS_MATRIX, draw_bus_matrix(marts, "docs/generated/stars")
+            ),
+            AREA_INDEX,
+            index_of(tables),
         ).encode(),
     }
+
+
+def describe_bus_matrix(marts: list[Entity]) -> str:
+    """Return the page of the bus matrix."""
+    introduction = "Facts by the dimensions they refer to; the name of a fact leads to its star."
+    return f"# Bus matrix\n\n{introduction}\n\n{draw_bus_matrix(marts, 'stars')}"
 
 
 def take_inventory(tables: list[Entity], documents: list[Entity], manifest: dict[str, Any]) -> Inventory:
@@ -108,14 +110,6 @@ def take_inventory(tables: list[Entity], documents: list[Entity], manifest: dict
         landed={source: count for source, count in sorted(sources.items()) if source != "platform"},
         models={layer: models_of_layer(manifest, layer) for layer in LAYERS},
     )
-
-
-def star(marts: list[Entity], fact: str) -> list[Entity]:
-    """Return a fact and the dimensions it refers to, these without references of their own."""
-    centre = next(mart for mart in marts if mart.name == fact)
-    targets = {reference.target for reference in centre.references}
-    rays = [replace(mart, references=()) for mart in marts if mart.name in targets and mart.group == "dimensions"]
-    return [*rays, centre]
 
 
 def draw_area(area: Area, tables: list[Entity]) -> bytes:
