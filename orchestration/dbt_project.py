@@ -73,10 +73,10 @@ class PlatformTranslator(DagsterDbtTranslator):
         return PICTURE.sub("", super().get_description(dbt_resource_props))
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
-        """Name an asset after its dbt model alone, a source after its source and table."""
+        """Name an asset after the table of its dbt model, a source after its source and table."""
         if dbt_resource_props["resource_type"] == "source":
             return dg.AssetKey([dbt_resource_props["source_name"], dbt_resource_props["name"]])
-        return dg.AssetKey([dbt_resource_props["name"]])
+        return dg.AssetKey([dbt_resource_props["alias"]])
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
         """Add the gate to what a model depends on when it reads a staging model, or what landed itself."""

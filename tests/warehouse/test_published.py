@@ -42,5 +42,15 @@ def test_what_no_other_mart_reads_is_in_an_exposure(manifest: dict[str, Any], ma
         readers = manifest["child_map"][mart]
         return any(reader.startswith("exposure.") or reader in marts for reader in readers)
 
-    assert marts
-    assert [mart for mart in marts if not is_read(mart)] == []
+    latest = [mart for mart, node in marts.items() if node["version"] == node["latest_version"]]
+    assert latest
+    assert [mart for mart in latest if not is_read(mart)] == []
+
+
+def test_an_older_version_says_until_when_and_how_to_move(marts: Nodes) -> None:
+    older = [node for node in marts.values() if node["version"] != node["latest_version"]]
+    assert [node["alias"] for node in older] == ["agg_revenue_daily_v1"]
+    for node in older:
+        assert node["deprecation_date"]
+        assert node["description"].startswith("Deprecated: ")
+        assert "To move, " in node["description"]
