@@ -5,19 +5,25 @@ from pathlib import Path
 
 from orchestration.dbt_project import run_dbt
 from payments.diagrams import generate
+from payments.diagrams.column_lineage import lineage_site
+from payments.diagrams.outputs import FOLDER, LINEAGE
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
 
 
 def build_docs_site() -> Path:
-    """Draw the diagrams, generate the site and return its index page.
+    """Draw the diagrams, generate the site with the lineage of columns, and return its index page.
 
     Raises UsageError when dbt cannot read the warehouse or PostgreSQL does not answer.
     """
     run_dbt("parse")
     generate()
     run_dbt("docs", "generate")
-    return PROJECT_ROOT / "target" / "index.html"
+    target = PROJECT_ROOT / "target"
+    generate()  # dbt has compiled the models now
+    page = (FOLDER / LINEAGE).read_text(encoding="utf-8")
+    (target / "docs" / "generated" / "column_lineage.html").write_text(lineage_site(page), encoding="utf-8")
+    return target / "index.html"
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from payments.diagrams.architecture import Inventory, draw_architecture
 from payments.diagrams.areas import AREAS, NEIGHBOURS, Area, area_of, entities_of, index_of, map_of, named_in
 from payments.diagrams.bus_matrix import draw_bus_matrix
 from payments.diagrams.catalogue import read_catalogue
+from payments.diagrams.column_lineage import describe_lineage, fingerprint, is_compiled, made_from, read_rows
 from payments.diagrams.document_model import describe_collections, other_stores, read_collections
 from payments.diagrams.erd import Style, draw_erd
 from payments.diagrams.manifest import load_manifest, models_of_layer, read_marts
@@ -22,6 +23,7 @@ from payments.systems.oltp.connection import connect
 MANIFEST = PROJECT_ROOT / "target" / "manifest.json"
 FOLDER = PROJECT_ROOT / "docs" / "generated"
 OVERVIEW = PROJECT_ROOT / "models" / "overview.md"
+LINEAGE = "column_lineage.md"
 LAYERS = ("staging", "intermediate", "marts", "features")
 # Comments that no page shows.
 BUS_MATRIX = ("[//]: # (bus matrix: generated)", "[//]: # (end of the bus matrix)")
@@ -37,14 +39,22 @@ OLTP_MAP_STYLE = Style(
 
 
 def generate(manifest_path: Path = MANIFEST) -> list[Path]:
-    """Write every generated file that differs from what is there; return the paths of all of them.
+    """Write every generated file that differs from what is there; return the paths of all that were looked at.
+
+    The lineage of columns takes half a minute: it is made when the SQL of models has changed, and only from a manifest
+    that holds their compiled SQL, such as ``dbt docs generate`` writes.
 
     Raises:
         UsageError: dbt has written no manifest yet, or the operational store is not up.
     """
     files = draw_all(manifest_path)
+    lineage = FOLDER / LINEAGE
+    manifest = load_manifest(manifest_path)
+    digest = fingerprint(manifest)
+    if is_compiled(manifest) and made_from(lineage) != digest:
+        files[lineage] = describe_lineage(read_rows(manifest), digest).encode()
     for path, content in files.items():
-        if not path.is_file() or path.read_bytes() != content:  # an untouched file keeps its time: dbt parses less
+        if not _holds(path, content):  # an untouched file keeps its time: dbt parses less
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     return list(files)
@@ -56,15 +66,18 @@ def stale(manifest_path: Path = MANIFEST) -> list[str]:
     Raises:
         UsageError: as for ``generate``.
     """
-    return [
-        str(path.relative_to(PROJECT_ROOT))
-        for path, content in draw_all(manifest_path).items()
-        if not path.is_file() or path.read_bytes() != content
-    ]
+    found = [path for path, content in draw_all(manifest_path).items() if not _holds(path, content)]
+    if made_from(FOLDER / LINEAGE) != fingerprint(load_manifest(manifest_path)):
+        found.append(FOLDER / LINEAGE)
+    return [str(path.relative_to(PROJECT_ROOT)) for path in found]
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
-    """Return the content of every generated file by its path.
+    """Return the content of every generated file but the lineage of columns, by its path.
 
     Raises:
         UsageError: as for ``generate``.
