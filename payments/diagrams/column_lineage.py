@@ -19,7 +19,7 @@ MARK = "[//]: # (made from "  # a comment that no page shows
 INTRODUCTION = (
     "From which columns the value of a column is made, through all models between. What rows are joined, filtered and "
     "grouped by is not told here: that is in the SQL of the models. A column of no other column is a count of rows "
-    "or a constant; where a value comes from rows that a function makes, such as a calendar, the page says so: not followed."
+    "or a constant. Not followed is a value of rows that a function makes, such as a calendar, and the page says so."
 )
 NO_COLUMN = "no column"
 
@@ -112,6 +112,9 @@ class ColumnLineage:
         for leaf in root.walk():
             if leaf.downstream:
                 continue
+            if isinstance(leaf.expression, exp.Placeholder):
+                step.lost.add(f"{place} reads {leaf.name}, which no table of the query gives")
+                continue
             if not isinstance(leaf.expression, exp.Table):
                 # What has no source of its own is a constant or a count, unless it names a column all the same.
                 step.lost |= {f"{place} reads {lost.sql()}" for lost in leaf.expression.find_all(exp.Column)}
@@ -166,8 +169,9 @@ def is_compiled(manifest: Mapping[str, Any]) -> bool:
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
-    """Return a digest of all that the SQL of models is made from, compiled or not."""
-    parts = [f"{key} {node['checksum']['checksum']}" for key, node in _models(manifest)]
+    """Return a digest of all that the lineage is made from: what the SQL of models comes from, and this module."""
+    parts = [hashlib.sha256(Path(__file__).read_bytes()).hexdigest()]
+    parts += [f"{key} {node['checksum']['checksum']}" for key, node in _models(manifest)]
     parts += [
         f"{key} {hashlib.sha256(macro['macro_sql'].encode()).hexdigest()}"
         for key, macro in manifest["macros"].items()

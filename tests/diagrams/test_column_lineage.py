@@ -16,7 +16,8 @@ REFUNDS = "select refund_id, amount as amount_minor from w.raw_oltp.refunds"
 FACT = """
     with refunds as (select * from w.dev.stg_oltp__refunds),
     days as (select * from generate_series(1, 2) as series (day))
-    select refunds.refund_id as refund_key, count(*) as row_count, 2 * sum(amount_minor) as doubled, max(days.day) as day
+    select
+        refunds.refund_id as refund_key, count(*) as row_count, 2 * sum(amount_minor) as doubled, max(days.day) as day
     from refunds cross join days group by refunds.refund_id
 """
 
@@ -34,7 +35,7 @@ def manifest() -> dict[str, Any]:
         "meta": {"envelope": True},
     }
     fact = _model("marts", "fct_refunds", FACT, "model.payments.stg_oltp__refunds")
-    fact["columns"] = dict.fromkeys(("refund_key", "row_count", "doubled", "day"), {})
+    fact["columns"] = {name: {} for name in ("refund_key", "row_count", "doubled", "day")}
     return {
         "nodes": {
             "model.payments.stg_oltp__refunds": _model(
