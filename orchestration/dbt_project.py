@@ -1,5 +1,6 @@
 """The dbt project as Dagster sees it: its manifest, kept fresh, and how a dbt resource becomes an asset."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from payments.settings import PROJECT_ROOT
 
 GATE = dg.AssetKey(["compliance", "gate"])
 RETURNED_SCORES = "stg_documents__fraud_scores"
+PICTURE = re.compile(r"\s*!\[[^]]*\]\([^)]*\)")
 DBT_FOLDERS = ("models", "seeds", "macros", "snapshots", "analyses", "data_tests")
 
 
@@ -66,11 +68,15 @@ class PlatformTranslator(DagsterDbtTranslator):
             case _:
                 return str(dbt_resource_props["fqn"][1])
 
+    def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """Leave out pictures: they stand on the docs site."""
+        return PICTURE.sub("", super().get_description(dbt_resource_props))
+
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
-        """Name an asset after its dbt model alone, a source after its source and table."""
+        """Name an asset after the table of its dbt model, a source after its source and table."""
         if dbt_resource_props["resource_type"] == "source":
             return dg.AssetKey([dbt_resource_props["source_name"], dbt_resource_props["name"]])
-        return dg.AssetKey([dbt_resource_props["name"]])
+        return dg.AssetKey([dbt_resource_props["alias"]])
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
         """Add the gate to what a model depends on when it reads a staging model, or what landed itself."""

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from orchestration.dbt_project import load_project, run_dbt
 from payments.diagrams import generate
+from payments.diagrams.column_lineage import lineage_site
+from payments.diagrams.outputs import FOLDER, LINEAGE
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
 
 
 def build_docs_site() -> Path:
-    """Draw the diagrams, generate the site and return its index page.
+    """Draw the diagrams, generate the site with the lineage of columns, and return its index page.
 
     Raises UsageError when dbt cannot read the warehouse or PostgreSQL does not answer.
     """
@@ -18,7 +20,11 @@ def build_docs_site() -> Path:
     generate()
     # To compile the tests of single columns as well, which the site does not show, takes three times as long.
     run_dbt("docs", "generate", "--exclude", "test_type:generic", "test_type:unit")
-    return PROJECT_ROOT / "target" / "index.html"
+    target = PROJECT_ROOT / "target"
+    generate()  # dbt has compiled the models now
+    page = (FOLDER / LINEAGE).read_text(encoding="utf-8")
+    (target / "docs" / "generated" / "column_lineage.html").write_text(lineage_site(page), encoding="utf-8")
+    return target / "index.html"
 
 
 def main() -> None:

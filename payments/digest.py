@@ -72,7 +72,7 @@ def _models(manifest: Path, layer: str) -> dict[str, tuple[str, str]]:
         raise UsageError(f"There is no {manifest}: run dbt build first.")
     nodes: dict[str, dict[str, Any]] = json.loads(manifest.read_text(encoding="utf-8"))["nodes"]
     return {
-        node["name"]: (node["schema"], node["alias"])
+        node["alias"]: (node["schema"], node["alias"])
         for node in nodes.values()
         if node["resource_type"] == "model" and layer in node["fqn"]
     }

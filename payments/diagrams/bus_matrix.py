@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from payments.diagrams.model import Entity
 
 
-def draw_bus_matrix(entities: Sequence[Entity]) -> str:
+def draw_bus_matrix(entities: Sequence[Entity], stars: str) -> str:
     """Return one row for each fact or aggregate and one column for each dimension.
 
-    A cell names the columns that refer to the dimension, each proved by a relationships test.
+    A cell names the columns that refer to the dimension, each proved by a relationships test. The name of a fact leads
+    to its star in the folder ``stars``.
     """
     dimensions = [entity for entity in entities if entity.group == "dimensions"]
     facts = [entity for entity in entities if entity.group != "dimensions" and entity.references]
@@ -19,8 +20,12 @@ def draw_bus_matrix(entities: Sequence[Entity]) -> str:
     ]
     for fact in facts:
         cells = [_cell(fact, dimension.name) for dimension in dimensions]
-        lines.append(f"| `{fact.name}` | " + " | ".join(cells) + " |")
+        lines.append(f"| {_title(fact, stars)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _title(fact: Entity, stars: str) -> str:
+    return f"[`{fact.name}`]({stars}/{fact.name}.svg)" if fact.group == "facts" else f"`{fact.name}`"
 
 
 def _cell(fact: Entity, dimension: str) -> str:

@@ -24,7 +24,8 @@ class Style:
     """How one diagram is titled and coloured; groups without a theme get the grey one.
 
     ``codes`` are entities that nearly everything refers to (currencies, the calendar): lines to them are light, or,
-    with ``tags``, replaced by the entity's name beside the referring column. Group ``left`` stands left of all others.
+    with ``tags``, replaced by the entity's name beside the referring column. Group ``left`` stands left of all others,
+    group ``right`` right of what refers to it.
     Entities of a group that no line touches stand in so many ``columns``, instead of one below the other.
     """
 
@@ -35,6 +36,7 @@ class Style:
     codes: frozenset[str] = frozenset()
     tags: bool = False
     left: str | None = None
+    right: str | None = None
     columns: int = 0
     foreign_key: str = "foreign key"
 
@@ -68,7 +70,10 @@ def draw_erd(entities: Sequence[Entity], style: Style) -> bytes:
     pens = {name: Pen(colour, 1.3) for name, colour in zip(strong, cycle(LINE_COLOURS), strict=False)}
     lines.sort(key=lambda line: line[1].target in pens)  # light lines lie below the others
     for entity, reference in lines:
-        _draw_reference(canvas, layout, entity, reference, pens.get(reference.target, CODES_PEN))
+        points = _points(layout, entity, reference)
+        if known[reference.target].group == style.right:
+            points = points[::-1]
+        _draw_reference(canvas, points, entity, reference, pens.get(reference.target, CODES_PEN))
     for entity in entities:
         rows = tuple(_shift(row) for row in layout.rows[entity.name])
         _draw_card(canvas, entity, rows, style)
@@ -79,7 +84,8 @@ def draw_erd(entities: Sequence[Entity], style: Style) -> bytes:
 def to_dot(entities: Sequence[Entity], style: Style) -> str:
     """Return the DOT source: a record for each entity, a cluster for each group, edges from column port to column port.
 
-    An edge runs from the referenced column to the referencing one, so that a table stands left of what refers to it.
+    An edge runs from the referenced column to the referencing one, so that a table stands left of what refers to it; to
+    a table of the group at the right it runs the other way.
     """
     lines = [
         "digraph erd {",
@@ -96,6 +102,8 @@ def to_dot(entities: Sequence[Entity], style: Style) -> str:
         target = known[reference.target]
         own, theirs = _ends(reference, target)
         tail, head = f"{quote(target.name)}:{_port(target, theirs)}", f"{quote(entity.name)}:{_port(entity, own)}"
+        if target.group == style.right:
+            tail, head = head, tail
         lines.append(f"{tail} -> {head} [id={quote(_edge_id(entity, reference))}];")
     referring = {entity.name for entity, _ in _lines(entities, style)}
     lines += [
@@ -205,10 +213,14 @@ def _draw_card(canvas: Canvas, entity: Entity, rows: tuple[Box, ...], style: Sty
         canvas.text((row.right - 7, baseline), _type_text(column), Face(9.3, MUTED, anchor="end"))
 
 
-def _draw_reference(canvas: Canvas, layout: Layout, entity: Entity, reference: Reference, pen: Pen) -> None:
-    name = _edge_id(entity, reference)
-    points = tuple((x + MARGIN, y + MARGIN + TITLE_HEIGHT) for x, y in layout.curves[name].points)
-    canvas.curve(points, pen, hint=name)
+def _points(layout: Layout, entity: Entity, reference: Reference) -> tuple[Point, ...]:
+    points = layout.curves[_edge_id(entity, reference)].points
+    return tuple((x + MARGIN, y + MARGIN + TITLE_HEIGHT) for x, y in points)
+
+
+def _draw_reference(canvas: Canvas, points: tuple[Point, ...], entity: Entity, reference: Reference, pen: Pen) -> None:
+    """Draw a line from what is referred to, at the first point, to what refers to it."""
+    canvas.curve(points, pen, hint=_edge_id(entity, reference))
     _draw_many(canvas, points[-1], points[-2], pen)
     is_optional = any(entity.column(column).is_nullable for column in reference.columns)
     _draw_one(canvas, points[0], points[1], pen, is_optional=is_optional)

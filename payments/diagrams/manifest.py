@@ -34,7 +34,7 @@ def load_manifest(path: Path) -> dict[str, Any]:
 
 def models_of_layer(manifest: Mapping[str, Any], layer: str) -> list[str]:
     """Return the names of the models below ``models/<layer>``, sorted."""
-    return sorted(node["name"] for node in _models(manifest, layer).values())
+    return sorted(node["alias"] for node in _models(manifest, layer).values())
 
 
 def read_marts(manifest: Mapping[str, Any], layer: str = "marts") -> list[Entity]:
@@ -74,8 +74,8 @@ def _entity(node: Mapping[str, Any], tests: Sequence[Mapping[str, Any]], models:
         for column in node["columns"].values()
     )
     return Entity(
-        group=KINDS.get(node["name"].partition("_")[0], "other"),
-        name=node["name"],
+        group=KINDS.get(node["alias"].partition("_")[0], "other"),
+        name=node["alias"],
         columns=columns,
         primary_key=_primary_key(node, tests),
         references=_references(columns, tests, models),
@@ -100,7 +100,13 @@ def _tested(tests: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 
 def _required_columns(node: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     declared = [column for kind in ("not_null", "primary_key") for key in _constraints(node, kind) for column in key]
-    return frozenset([*declared, *_tested(tests, "not_null")])
+    named = [
+        column
+        for test in tests
+        if test["test_metadata"]["name"] == "required_columns"
+        for column in test["test_metadata"]["kwargs"]["columns"]
+    ]
+    return frozenset([*declared, *_tested(tests, "not_null"), *named])
 
 
 def _primary_key(node: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -123,7 +129,7 @@ def _references(
         arguments = test["test_metadata"]["kwargs"]
         parents = [name for name in test["depends_on"]["nodes"] if name in models and name != test["attached_node"]]
         target = models[parents[0] if parents else test["attached_node"]]
-        found.add(Reference((test["column_name"],), target["name"], (arguments["field"],)))
+        found.add(Reference((test["column_name"],), target["alias"], (arguments["field"],)))
     return tuple(sorted(found, key=lambda reference: (_position(order, reference.columns[0]), reference.target)))
 
 

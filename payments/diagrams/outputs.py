@@ -1,7 +1,6 @@
 """The generated files: what they are made from, writing them, and telling which of the committed ones are stale."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,12 @@ from payments.diagrams.architecture import Inventory, draw_architecture
 from payments.diagrams.areas import AREAS, NEIGHBOURS, Area, area_of, entities_of, index_of, map_of, named_in
 from payments.diagrams.bus_matrix import draw_bus_matrix
 from payments.diagrams.catalogue import read_catalogue
+from payments.diagrams.column_lineage import describe_lineage, fingerprint, is_compiled, made_from, read_rows
 from payments.diagrams.document_model import describe_collections, other_stores, read_collections
 from payments.diagrams.erd import Style, draw_erd
 from payments.diagrams.manifest import load_manifest, models_of_layer, read_marts
 from payments.diagrams.model import Entity
+from payments.diagrams.stars import draw_star, facts_of, star
 from payments.diagrams.themes import AMBER, BLUE, GREEN, GREY
 from payments.errors import UsageError
 from payments.settings import PROJECT_ROOT
@@ -22,6 +23,7 @@ from payments.systems.oltp.connection import connect
 MANIFEST = PROJECT_ROOT / "target" / "manifest.json"
 FOLDER = PROJECT_ROOT / "docs" / "generated"
 OVERVIEW = PROJECT_ROOT / "models" / "overview.md"
+LINEAGE = "column_lineage.md"
 LAYERS = ("staging", "intermediate", "marts", "features")
 # Comments that no page shows.
 BUS_MATRIX = ("[//]: # (bus matrix: generated)", "[//]: # (end of the bus matrix)")
@@ -35,23 +37,24 @@ OLTP_MAP_STYLE = Style(
     columns=2,
 )
 
-STAR_STYLE = Style(
-    title="The star of payments",
-    subtitle="One row a payment, and the dimensions that tell who, where, when and in which currency.",
-    themes={"dimensions": BLUE, "facts": GREEN},
-    group_titles={},
-)
-
 
 def generate(manifest_path: Path = MANIFEST) -> list[Path]:
-    """Write every generated file that differs from what is there; return the paths of all of them.
+    """Write every generated file that differs from what is there; return the paths of all that were looked at.
+
+    The lineage of columns takes half a minute: it is made when the SQL of models has changed, and only from a manifest
+    that holds their compiled SQL, such as ``dbt docs generate`` writes.
 
     Raises:
         UsageError: dbt has written no manifest yet, or the operational store is not up.
     """
     files = draw_all(manifest_path)
+    lineage = FOLDER / LINEAGE
+    manifest = load_manifest(manifest_path)
+    digest = fingerprint(manifest)
+    if is_compiled(manifest) and made_from(lineage) != digest:
+        files[lineage] = describe_lineage(read_rows(manifest), digest).encode()
     for path, content in files.items():
-        if not path.is_file() or path.read_bytes() != content:  # an untouched file keeps its time: dbt parses less
+        if not _holds(path, content):  # an untouched file keeps its time: dbt parses less
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     return list(files)
@@ -63,15 +66,18 @@ def stale(manifest_path: Path = MANIFEST) -> list[str]:
     Raises:
         UsageError: as for ``generate``.
     """
-    return [
-        str(path.relative_to(PROJECT_ROOT))
-        for path, content in draw_all(manifest_path).items()
-        if not path.is_file() or path.read_bytes() != content
-    ]
+    found = [path for path, content in draw_all(manifest_path).items() if not _holds(path, content)]
+    if made_from(FOLDER / LINEAGE) != fingerprint(load_manifest(manifest_path)):
+        found.append(FOLDER / LINEAGE)
+    return [str(path.relative_to(PROJECT_ROOT)) for path in found]
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
-    """Return the content of every generated file by its path.
+    """Return the content of every generated file but the lineage of columns, by its path.
 
     Raises:
         UsageError: as for ``generate``.
@@ -82,20 +88,29 @@ def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
     documents = read_collections(definitions)
     with connect() as connection:
         tables = read_catalogue(connection)
-    matrix = draw_bus_matrix(marts)
     return {
         FOLDER / "architecture.svg": draw_architecture(take_inventory(tables, documents, manifest)),
         FOLDER / "oltp_erd.svg": draw_erd(map_of(tables), OLTP_MAP_STYLE),
         **{FOLDER / f"oltp_{area.name}.svg": draw_area(area, tables) for area in AREAS},
         FOLDER / "document_model.svg": draw_erd(documents, _document_style(documents)),
         FOLDER / "document_model.md": describe_collections(definitions).encode(),
-        FOLDER / "payments_star.svg": draw_erd(star(marts, "fct_payments"), STAR_STYLE),
+        **{FOLDER / "stars" / f"{fact.name}.svg": draw_star(*star(marts, fact)) for fact in facts_of(marts)},
         FOLDER / "warehouse_erd.svg": draw_erd(marts, _warehouse_style(marts)),
-        FOLDER / "bus_matrix.md": f"# Bus matrix\n\nFacts by the dimensions they refer to.\n\n{matrix}".encode(),
+        FOLDER / "bus_matrix.md": describe_bus_matrix(marts).encode(),
         OVERVIEW: with_section(
-            with_section(OVERVIEW.read_text(encoding="utf-8"), BUS_MATRIX, matrix), AREA_INDEX, index_of(tables)
+            with_section(
+                OVERVIEW.read_text(encoding="utf-8"), BUS_MATRIX, draw_bus_matrix(marts, "docs/generated/stars")
+            ),
+            AREA_INDEX,
+            index_of(tables),
         ).encode(),
     }
+
+
+def describe_bus_matrix(marts: list[Entity]) -> str:
+    """Return the page of the bus matrix."""
+    introduction = "Facts by the dimensions they refer to; the name of a fact leads to its star."
+    return f"# Bus matrix\n\n{introduction}\n\n{draw_bus_matrix(marts, 'stars')}"
 
 
 def take_inventory(tables: list[Entity], documents: list[Entity], manifest: dict[str, Any]) -> Inventory:
@@ -108,14 +123,6 @@ def take_inventory(tables: list[Entity], documents: list[Entity], manifest: dict
         landed={source: count for source, count in sorted(sources.items()) if source != "platform"},
         models={layer: models_of_layer(manifest, layer) for layer in LAYERS},
     )
-
-
-def star(marts: list[Entity], fact: str) -> list[Entity]:
-    """Return a fact and the dimensions it refers to, these without references of their own."""
-    centre = next(mart for mart in marts if mart.name == fact)
-    targets = {reference.target for reference in centre.references}
-    rays = [replace(mart, references=()) for mart in marts if mart.name in targets and mart.group == "dimensions"]
-    return [*rays, centre]
 
 
 def draw_area(area: Area, tables: list[Entity]) -> bytes:

@@ -120,7 +120,7 @@ def _models(folder: Path, manifest: dict[str, Any], names: Sequence[str]) -> Ite
     compiled = {result["unique_id"]: result["compiled_code"] for result in results if result.get("compiled_code")}
     statements = {path.stem: path for path in (folder / "target" / "run").rglob("*unit_tests.yml/**/*.sql")}
     for key, node in sorted(manifest["nodes"].items()):
-        chosen = node["name"] in names if names else "marts" in node["fqn"]
+        chosen = node["alias"] in names if names else "marts" in node["fqn"]
         if node["resource_type"] != "model" or not chosen or key not in compiled:
             continue
         template = template_of(compiled[key])
@@ -131,11 +131,11 @@ def _models(folder: Path, manifest: dict[str, Any], names: Sequence[str]) -> Ite
         }
         unit_tests = {
             test["name"]: found
-            for test in manifest["unit_tests"].values()
-            if test["model"] == node["name"]
-            and (found := within(template, statements[test["name"]].read_text(encoding="utf-8")))
+            for other, test in manifest["unit_tests"].items()
+            if key in test["depends_on"]["nodes"]
+            and (found := within(template, statements[other.rpartition(".")[2]].read_text(encoding="utf-8")))
         }
-        yield _Model(node["name"], f'"{node["schema"]}"."{node["alias"]}"', template, data_tests, unit_tests)
+        yield _Model(node["alias"], f'"{node["schema"]}"."{node["alias"]}"', template, data_tests, unit_tests)
 
 
 def _noticed_by(con: duckdb.DuckDBPyConnection, model: _Model, mutant: Mutant) -> str | None:

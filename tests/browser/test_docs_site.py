@@ -9,7 +9,7 @@ from payments.diagrams.browser import read_page, take_picture
 OVERVIEW = "/index.html#!/overview"
 DIAGRAMS = (
     "architecture",
-    "payments_star",
+    "stars/fct_payments",
     "warehouse_erd",
     "oltp_erd",
     *(f"oltp_{area.name}" for area in AREAS),
@@ -29,7 +29,9 @@ def test_overview_shows_every_diagram(site: str, site_folder: Path) -> None:
 
     tags = "".join(f'<img src="{picture}">' for picture in [*pictures, "docs/generated/none.svg"])
     (site_folder / "measure.html").write_text(MEASURING_PAGE.format(pictures=tags))
-    widths = re.findall(r'<img src="docs/generated/(\w+)\.svg" data-width="(\d+)"', read_page(site + "/measure.html"))
+    widths = re.findall(
+        r'<img src="docs/generated/([\w/]+)\.svg" data-width="(\d+)"', read_page(site + "/measure.html")
+    )
     assert [name for name, _ in widths] == [*DIAGRAMS, "none"]
     assert all(int(width) >= 600 for _, width in widths[:-1])
     assert int(widths[-1][1]) == 0  # a picture that does not load would be noticed
@@ -47,6 +49,7 @@ def test_overview_shows_the_bus_matrix_as_a_table(site: str) -> None:
 def test_model_pages_open(site: str) -> None:
     page = read_page(site + "/index.html#!/model/model.payments.fct_payments")
     assert "captured_amount_minor" in page
+    assert '<img src="docs/generated/stars/fct_payments.svg"' in page
 
 
 def test_a_picture_of_the_site_is_taken(site: str, tmp_path: Path) -> None:

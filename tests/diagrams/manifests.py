@@ -45,6 +45,7 @@ def _model(name: str, layer: str, columns: dict[str, str]) -> dict[str, Any]:
     return {
         "resource_type": "model",
         "name": name,
+        "alias": name,
         "fqn": ["payments", layer, name],
         "description": "",
         "constraints": [],

@@ -1,5 +1,6 @@
 """Entity and architecture diagrams as SVG."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 from payments.diagrams.architecture import Inventory, draw_architecture
@@ -7,6 +8,7 @@ from payments.diagrams.erd import Style, draw_erd, to_dot
 from payments.diagrams.layout import lay_out
 from payments.diagrams.manifest import read_marts
 from payments.diagrams.model import Column, Entity, Reference
+from payments.diagrams.stars import RIGHT, draw_star, star
 from payments.diagrams.themes import BLUE
 from tests.diagrams.manifests import manifest
 
@@ -59,6 +61,28 @@ def test_a_line_joins_the_rows_of_its_columns() -> None:
     assert referring.y <= curve.points[-1][1] <= referring.bottom
     assert curve.points[0][0] >= referenced.right - 1
     assert curve.points[-1][0] <= referring.x + 1
+
+
+def test_a_star_has_dimensions_at_both_sides_and_names_other_facts() -> None:
+    marts = read_marts(manifest())
+    payments = next(mart for mart in marts if mart.name == "fct_payments")
+    entities = star(marts, payments)
+    assert [(entity.name, entity.group) for entity in entities] == [
+        ("dim_merchant", "dimensions"),
+        ("fct_payments", "facts"),
+        ("dim_date", RIGHT),
+    ]
+    layout = lay_out(to_dot(entities, replace(PLAIN, right=RIGHT)))
+    left, middle, right = (layout.rows[entity.name][0] for entity in entities)
+    assert left.right < middle.x < middle.right < right.x
+    assert _hints(draw_star(*entities)) == {
+        "fct_payments(merchant_key) -> dim_merchant(merchant_key)",
+        "fct_payments(paid_on) -> dim_date(date_day)",
+        "fct_payments(settled_on) -> dim_date(date_day)",
+    }
+
+    refunds = draw_star(*star(marts, marts[-1]))
+    assert "payment_key→ fct_payments" in _texts(refunds)
 
 
 def test_a_composite_key_is_joined_where_it_tells_rows_apart() -> None:

@@ -43,16 +43,30 @@ def test_declared_constraints_are_keys_too() -> None:
     assert not payments.column("paid_on").is_nullable
 
 
+def test_columns_are_required_by_a_test_of_the_model() -> None:
+    declared = manifest()
+    declared["nodes"]["test.payments.required_columns_fct_payments"] = {
+        "resource_type": "test",
+        "attached_node": "model.payments.fct_payments",
+        "column_name": None,
+        "test_metadata": {"name": "required_columns", "kwargs": {"columns": ["paid_on"]}},
+        "depends_on": {"nodes": ["model.payments.fct_payments"]},
+    }
+    payments = next(entity for entity in read_marts(declared) if entity.name == "fct_payments")
+    assert not payments.column("paid_on").is_nullable
+    assert payments.column("settled_on").is_nullable
+
+
 def test_layers_are_told_apart() -> None:
     assert models_of_layer(manifest(), "staging") == ["stg_oltp__refunds"]
     assert len(models_of_layer(manifest(), "marts")) == 4
 
 
 def test_bus_matrix_names_the_columns_of_each_role() -> None:
-    lines = draw_bus_matrix(read_marts(manifest())).splitlines()
+    lines = draw_bus_matrix(read_marts(manifest()), "stars").splitlines()
     assert lines[0] == "| | `dim_date` | `dim_merchant` |"
-    assert lines[2] == "| `fct_payments` | `paid_on`, `settled_on` | `merchant_key` |"
-    assert lines[3] == "| `fct_refunds` |  |  |"
+    assert lines[2] == "| [`fct_payments`](stars/fct_payments.svg) | `paid_on`, `settled_on` | `merchant_key` |"
+    assert lines[3] == "| [`fct_refunds`](stars/fct_refunds.svg) |  |  |"
 
 
 def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from payments.diagrams import generate, outputs, stale
 from payments.diagrams.areas import AREAS, NAMED, area_of, map_of
 from payments.diagrams.catalogue import read_catalogue
 from payments.diagrams.document_model import describe_collections, other_stores, read_collections
+from payments.diagrams.manifest import load_manifest, read_marts
 from payments.diagrams.model import Column, Reference
+from payments.diagrams.stars import facts_of
 from payments.errors import UsageError
 from payments.systems.documents.definitions import collection_definitions
 from tests.dbt_project import Dbt
@@ -137,6 +139,14 @@ def test_the_page_of_the_document_model_says_why() -> None:
     assert "| shard key | `merchant_id, _id hashed`: " in page
 
 
+def test_the_page_of_each_fact_shows_its_star_and_no_star_is_left_over(manifest_path: Path) -> None:
+    facts = facts_of(read_marts(load_manifest(manifest_path)))
+    assert facts
+    for fact in facts:
+        assert f"![The star of {fact.name}](docs/generated/stars/{fact.name}.svg)" in fact.comment
+    assert {path.stem for path in (outputs.FOLDER / "stars").iterdir()} == {fact.name for fact in facts}
+
+
 @pytest.mark.usefixtures("servers")
 def test_committed_diagrams_are_those_of_today(manifest_path: Path) -> None:
     assert stale(manifest_path) == [], "run `make docs` and commit what it changed"
@@ -145,27 +155,28 @@ def test_committed_diagrams_are_those_of_today(manifest_path: Path) -> None:
 @pytest.mark.usefixtures("servers")
 def test_generating_writes_what_is_stale_and_leaves_the_rest_alone(manifest_path: Path, elsewhere: Path) -> None:
     areas = {f"oltp_{area.name}.svg" for area in AREAS}
-    assert len(stale(manifest_path)) == 8 + len(areas)
+    stars = {f"{fact.name}.svg" for fact in facts_of(read_marts(load_manifest(manifest_path)))}
+    assert len(stale(manifest_path)) == 8 + len(areas) + len(stars)
     written = generate(manifest_path)
-    assert {path.name for path in written} == areas | {
+    assert {path.name for path in written} == areas | stars | {
         "architecture.svg",
         "oltp_erd.svg",
         "document_model.md",
         "document_model.svg",
-        "payments_star.svg",
         "warehouse_erd.svg",
         "bus_matrix.md",
         "overview.md",
     }
     overview = (elsewhere / "models" / "overview.md").read_text()
-    assert "| `fct_payments` |" in overview
+    assert "| [`fct_payments`](docs/generated/stars/fct_payments.svg) |" in overview
     assert "| [Ledger](docs/generated/oltp_ledger.svg) |" in overview
     assert overview.endswith("The rest.\n")
-    assert stale(manifest_path) == []
+    lineage = "docs/generated/column_lineage.md"  # it needs the compiled SQL, which dbt parse does not make
+    assert stale(manifest_path) == [lineage]
 
     times = {path: path.stat().st_mtime_ns for path in written}
     (elsewhere / "docs" / "generated" / "oltp_erd.svg").write_bytes(b"<svg/>")
-    assert stale(manifest_path) == ["docs/generated/oltp_erd.svg"]
+    assert stale(manifest_path) == ["docs/generated/oltp_erd.svg", lineage]
     generate(manifest_path)
     touched = {path.name for path in written if path.stat().st_mtime_ns != times[path]}
     assert touched == {"oltp_erd.svg"}
