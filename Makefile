@@ -1,6 +1,6 @@
 # Everything runs in .venv, which `make install` fills from uv.lock. PYTHON chooses the interpreter (3.11 to 3.13).
 PYTHON ?= python3
-TRANSACTIONS ?= 30000
+TRANSACTIONS ?= 20000
 DAYS ?= 180
 SEED ?= 7
 SEEDS ?= 200

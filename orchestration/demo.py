@@ -131,7 +131,7 @@ def major(minor: int, exponent: int) -> str:
 def main() -> None:
     """Run the job, print the tables, and exit 2 with one line when it failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--transactions", type=int, default=30_000)
+    parser.add_argument("--transactions", type=int, default=20_000)
     parser.add_argument("--days", type=int, default=180)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--stream-seconds", type=float, default=5.0)

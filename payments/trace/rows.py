@@ -124,8 +124,8 @@ class Relations:
         nodes: dict[str, Row] = json.loads(manifest.read_text(encoding="utf-8"))["nodes"]
         found = [node for node in nodes.values() if node["resource_type"] in ("model", "seed")]
         return cls(
-            {node["name"]: (node["schema"], node["alias"]) for node in found},
-            frozenset(node["name"] for node in found if node["resource_type"] == "seed"),
+            {node["alias"]: (node["schema"], node["alias"]) for node in found},
+            frozenset(node["alias"] for node in found if node["resource_type"] == "seed"),
         )
 
 

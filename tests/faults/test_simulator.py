@@ -11,7 +11,7 @@ import pytest
 from tests.faults.oracle import State, is_told
 from tests.faults.simulator import Simulation, World, play, world
 
-SEEDS, SEEDS_AT_FULL_SIZE = 6, 200
+SEEDS, SEEDS_AT_FULL_SIZE = 4, 200
 FIRST_SEED = 1_000
 
 

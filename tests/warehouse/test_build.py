@@ -25,7 +25,7 @@ def test_an_empty_platform_builds_and_says_what_lands_data(
     monkeypatch.setenv("PAYMENTS_WAREHOUSE", str(tmp_path / "warehouse.duckdb"))
 
     # The next test runs the data tests where nothing but a file has landed.
-    outcome = dbt.command("build", "--exclude-resource-type", "test")
+    outcome = dbt("build", "--exclude-resource-type", "test")
 
     assert outcome.succeeded, outcome.output
     assert outcome.output.count("`payments land transactions FILE`") == 1

@@ -26,7 +26,7 @@ ANY = Origin()
 
 def test_what_every_mart_is_made_of_is_written_down_and_is_upstream_of_it(dbt: Dbt) -> None:
     manifest: dict[str, Any] = json.loads(dbt.manifest().read_text(encoding="utf-8"))
-    nodes = {node["name"]: node for node in manifest["nodes"].values() if node["resource_type"] in ("model", "seed")}
+    nodes = {node["alias"]: node for node in manifest["nodes"].values() if node["resource_type"] in ("model", "seed")}
     seeds = frozenset(name for name, node in nodes.items() if node["resource_type"] == "seed")
 
     @cache
