@@ -52,6 +52,8 @@ def run_platform_job(transactions: int, days: int, seed: int) -> dict[str, float
     shutil.copyfile(PROJECT_ROOT / "orchestration" / "dagster.yaml", home / "dagster.yaml")
     log = settings().home / "demo.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    # Rows that the project gives itself prove the same in every build; `dbt build` and the tests run them.
+    os.environ.setdefault("DBT_EXCLUDE_RESOURCE_TYPES", "unit_test")
     config = {"ops": {"simulate": {"config": {"transactions": transactions, "days": days, "seed": seed}}}}
     print(f"Running the job platform; its log is {log}", flush=True)
     with log.open("w", encoding="utf-8") as sink, redirect_stdout(sink), redirect_stderr(sink):
