@@ -1,6 +1,7 @@
 """The generated files: what they are made from, writing them, and telling which of the committed ones are stale."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def draw_all(manifest_path: Path = MANIFEST) -> dict[Path, bytes]:
         FOLDER / "document_model.svg": draw_erd(documents, _document_style(documents)),
         FOLDER / "document_model.md": describe_collections(definitions).encode(),
         **{FOLDER / "stars" / f"{fact.name}.svg": draw_star(*star(marts, fact)) for fact in facts_of(marts)},
-        FOLDER / "warehouse_erd.svg": draw_erd(marts, _warehouse_style(marts)),
+        FOLDER / "warehouse_erd.svg": draw_erd(keys_of(marts), _warehouse_style(marts)),
         FOLDER / "bus_matrix.md": describe_bus_matrix(marts).encode(),
         OVERVIEW: with_section(
             with_section(
@@ -153,11 +154,26 @@ def with_section(text: str, markers: tuple[str, str], section: str) -> str:
     return f"{before}{start}\n\n{section}\n{end}{after}"
 
 
+def keys_of(marts: list[Entity]) -> list[Entity]:
+    """Return the marts with the columns of their keys alone: the others are on the page, and the star, of each mart."""
+    return [
+        replace(
+            mart,
+            columns=tuple(
+                column
+                for column in mart.columns
+                if column.name in mart.foreign_key_columns or column.name in mart.primary_key
+            ),
+        )
+        for mart in marts
+    ]
+
+
 def _warehouse_style(marts: list[Entity]) -> Style:
     """Name dimensions beside the columns that refer to them: nearly every fact refers to nearly every dimension."""
     return Style(
         title="Warehouse",
-        subtitle="Marts of the dbt project, drawn from its manifest. A relationships test proves every reference.",
+        subtitle="Keys of the marts, drawn from the manifest. A relationships test proves every reference.",
         themes={"dimensions": BLUE, "facts": GREEN, "aggregates": AMBER},
         group_titles={},
         codes=frozenset(mart.name for mart in marts if mart.group == "dimensions"),
