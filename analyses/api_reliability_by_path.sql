@@ -7,17 +7,6 @@ requests as (
     select * from {{ ref('fct_api_requests') }}
 ),
 
-placed as (
-    select
-        requests.*,
-        row_number() over (
-            partition by requests.path, requests.api_version
-            order by requests.latency_ms, requests.request_id
-        ) as place,
-        count(*) over (partition by requests.path, requests.api_version) as path_count
-    from requests
-),
-
 totals as (
     select
         path,
@@ -27,10 +16,8 @@ totals as (
         sum(case when outcome = 'rate_limited' then 1 else 0 end) as rate_limited_count,
         sum(case when outcome = 'client_error' then 1 else 0 end) as client_error_count,
         sum(case when outcome = 'declined' then 1 else 0 end) as declined_count,
-        min(
-            case when place = {{ integer_quotient('(95 * path_count + 99)', '100') }} then latency_ms end
-        ) as p95_latency_ms
-    from placed
+        percentile_disc(0.95) within group (order by latency_ms) as p95_latency_ms
+    from requests
     group by path, api_version
 ),
 

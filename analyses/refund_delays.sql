@@ -14,7 +14,6 @@ payments as (
 
 delays as (
     select
-        refunds.refund_key,
         coalesce(refunds.reason, 'unknown') as reason,
         refunds.reporting_amount_minor,
         {{ seconds_between('payments.paid_at', 'refunds.refunded_at') }} as delay_seconds
@@ -23,29 +22,16 @@ delays as (
         on refunds.payment_key = payments.payment_key
 ),
 
-placed as (
-    select
-        delays.*,
-        row_number() over (partition by delays.reason order by delays.delay_seconds, delays.refund_key) as place,
-        count(*) over (partition by delays.reason) as reason_count
-    from delays
-),
-
 final as (
     select
         reason,
         count(*) as refund_count,
         sum(reporting_amount_minor) as refunded_usd_minor,
         {%- for percent in [50, 90, 99] %}
-            min(
-                case
-                    when place = {{ integer_quotient('(' ~ percent ~ ' * reason_count + 99)', '100') }}
-                        then delay_seconds
-                end
-            ) as p{{ percent }}_seconds,
+            percentile_disc(0.{{ percent }}) within group (order by delay_seconds) as p{{ percent }}_seconds,
         {%- endfor %}
         max(delay_seconds) as longest_seconds
-    from placed
+    from delays
     group by reason
 )
 

@@ -24,7 +24,6 @@ merchants as (
 delays as (
     select
         merchants.country,
-        payments.payment_key,
         balance_transactions.reporting_net_minor,
         payouts.arrival_on - payments.paid_on as delay_days
     from payments
@@ -36,14 +35,6 @@ delays as (
         on payments.merchant_key = merchants.merchant_key
 ),
 
-placed as (
-    select
-        delays.*,
-        row_number() over (partition by delays.country order by delays.delay_days, delays.payment_key) as place,
-        count(*) over (partition by delays.country) as payment_count
-    from delays
-),
-
 final as (
     select
         country,
@@ -51,14 +42,10 @@ final as (
         sum(reporting_net_minor) as net_usd_minor,
         min(delay_days) as fewest_days,
         {%- for percent in [50, 90] %}
-            min(
-                case
-                    when place = {{ integer_quotient('(' ~ percent ~ ' * payment_count + 99)', '100') }} then delay_days
-                end
-            ) as p{{ percent }}_days,
+            percentile_disc(0.{{ percent }}) within group (order by delay_days) as p{{ percent }}_days,
         {%- endfor %}
         max(delay_days) as most_days
-    from placed
+    from delays
     group by country
 )
 

@@ -7,19 +7,6 @@ deliveries as (
     select * from {{ ref('fct_webhook_deliveries') }}
 ),
 
-placed as (
-    select
-        deliveries.*,
-        row_number() over (
-            partition by deliveries.endpoint, deliveries.merchant_id, deliveries.state
-            order by deliveries.seconds_to_delivery, deliveries.delivery_id
-        ) as place,
-        count(*) over (
-            partition by deliveries.endpoint, deliveries.merchant_id, deliveries.state
-        ) as state_count
-    from deliveries
-),
-
 totals as (
     select
         merchant_id,
@@ -30,13 +17,10 @@ totals as (
         sum(case when state = 'failed' then 1 else 0 end) as failed_count,
         sum(case when state = 'pending' then 1 else 0 end) as pending_count,
         sum(attempt_count) as attempt_count,
-        min(
-            case
-                when state = 'delivered' and place = {{ integer_quotient('(95 * state_count + 99)', '100') }}
-                    then seconds_to_delivery
-            end
+        percentile_disc(0.95) within group (
+            order by case when state = 'delivered' then seconds_to_delivery end
         ) as p95_seconds_to_delivery
-    from placed
+    from deliveries
     group by merchant_id, endpoint
 ),
 

@@ -116,6 +116,12 @@ class Commit(BaseModel):
         return Position.parse(self.position)
 
 
+def sequences_of(name: str) -> tuple[int, int]:
+    """Return the highest and the lowest landing sequence of the rows of a file, as its name or path tells them."""
+    file = name.rsplit("/", 1)[-1]
+    return int(file[:12]), int(file[13:25])
+
+
 class File(BaseModel):
     """A Parquet file: its name below the root, its bytes, and whether it may hold a key more than once."""
 
@@ -129,12 +135,12 @@ class File(BaseModel):
     @property
     def highest(self) -> int:
         """The highest landing sequence of its rows."""
-        return int(self.name.rsplit("/", 1)[1][:12])
+        return sequences_of(self.name)[0]
 
     @property
     def lowest(self) -> int:
         """The lowest landing sequence of its rows."""
-        return int(self.name.rsplit("/", 1)[1][13:25])
+        return sequences_of(self.name)[1]
 
 
 class Replaced(BaseModel):

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from orchestration.dbt_project import load_project, run_dbt
-from payments.diagrams import generate
+from payments.diagrams import generate, generate_lineage
 from payments.diagrams.column_lineage import lineage_site
 from payments.diagrams.outputs import FOLDER, LINEAGE
 from payments.errors import UsageError
@@ -21,7 +21,7 @@ def build_docs_site() -> Path:
     # To compile the tests of single columns as well, which the site does not show, takes three times as long.
     run_dbt("docs", "generate", "--exclude", "test_type:generic", "test_type:unit")
     target = PROJECT_ROOT / "target"
-    generate()  # dbt has compiled the models now
+    generate_lineage()  # dbt has compiled the models now
     page = (FOLDER / LINEAGE).read_text(encoding="utf-8")
     (target / "docs" / "generated" / "column_lineage.html").write_text(lineage_site(page), encoding="utf-8")
     return target / "index.html"

@@ -111,7 +111,7 @@ def _digest_of(con: duckdb.DuckDBPyConnection, catalog: str, schema: str, table:
         with
         hashed as (
             select md5(concat_ws(chr(31), {parts})) as hash
-            from {_quoted(catalog)}.{_quoted(schema)}.{_quoted(table)}
+            from {quoted(catalog)}.{quoted(schema)}.{quoted(table)}
         )
         select
             count(*),
@@ -125,12 +125,17 @@ def _digest_of(con: duckdb.DuckDBPyConnection, catalog: str, schema: str, table:
 
 def _canonical(name: str, data_type: str) -> str:
     """Return the SQL of a column's canonical text; a null is left out by ``concat_ws``."""
-    value = _quoted(name)
+    value = quoted(name)
     if data_type == "TIMESTAMP WITH TIME ZONE":
         value = f"strftime({value} at time zone 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ')"
-    text = name.replace("'", "''")
-    return f"'{text}=' || cast({value} as varchar)"
+    return f"{literal(name + '=')} || cast({value} as varchar)"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return a name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return a text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"

@@ -42,23 +42,34 @@ OLTP_MAP_STYLE = Style(
 def generate(manifest_path: Path = MANIFEST) -> list[Path]:
     """Write every generated file that differs from what is there; return the paths of all that were looked at.
 
-    The lineage of columns takes half a minute: it is made when the SQL of models has changed, and only from a manifest
-    that holds their compiled SQL, such as ``dbt docs generate`` writes.
+    The lineage of columns is looked at only where the manifest lets it be made: ``generate_lineage``.
 
     Raises:
         UsageError: dbt has written no manifest yet, or the operational store is not up.
     """
     files = draw_all(manifest_path)
-    lineage = FOLDER / LINEAGE
-    manifest = load_manifest(manifest_path)
-    digest = fingerprint(manifest)
-    if is_compiled(manifest) and made_from(lineage) != digest:
-        files[lineage] = describe_lineage(read_rows(manifest), digest).encode()
     for path, content in files.items():
         if not _holds(path, content):  # an untouched file keeps its time: dbt parses less
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    return list(files)
+    return [*files, *generate_lineage(manifest_path)]
+
+
+def generate_lineage(manifest_path: Path = MANIFEST) -> list[Path]:
+    """Write the lineage of columns when the SQL of models has changed, which takes half a minute; return what was made.
+
+    It can be made only from a manifest that holds the compiled SQL of the models, such as ``dbt docs generate`` writes.
+
+    Raises:
+        UsageError: dbt has written no manifest yet.
+    """
+    lineage = FOLDER / LINEAGE
+    manifest = load_manifest(manifest_path)
+    digest = fingerprint(manifest)
+    if not is_compiled(manifest) or made_from(lineage) == digest:
+        return []
+    lineage.write_text(describe_lineage(read_rows(manifest), digest), encoding="utf-8")
+    return [lineage]
 
 
 def stale(manifest_path: Path = MANIFEST) -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import duckdb
 
-from ingestion.raw_zone import BATCHES, Pin, RawZone, batch_table, parquet
-from payments.digest import MANIFEST, Target, warehouse_of
+from ingestion.raw_zone import BATCHES, Pin, RawZone, batch_table, parquet, sequences_of
+from payments.digest import MANIFEST, Target, literal, quoted, warehouse_of
 from payments.errors import UsageError
 from payments.settings import settings
 from payments.trace.plan import Link, Plan, declared, plan_of
@@ -157,7 +157,7 @@ class Tracer:
         self.relations = relations
         self.pin = pin
         self._counts: dict[str, int] = {}
-        batches = f"{_quoted(catalog)}.raw_platform.batches"
+        batches = f"{quoted(catalog)}.raw_platform.batches"
         con.execute(f"create or replace temp macro as_of_on() as (select max(source_at)::date from {batches})")
         con.execute("create or replace temp macro key_of(id) as md5(coalesce(length(id) || ':' || id, '-'))")
 
@@ -165,7 +165,7 @@ class Tracer:
         """Trace the rows of a model in which columns have the given values."""
         self._check(model, given)
         tests = [
-            f"{_quoted(name)} = {_literal(value)}" if value else f"{_quoted(name)} is null"
+            f"{quoted(name)} = {literal(value)}" if value else f"{quoted(name)} is null"
             for name, value in given.items()
         ]
         found = self.follow(model, " and ".join(tests) or "true", limit)
@@ -191,7 +191,7 @@ class Tracer:
         for name, value in given.items():
             if name not in types:
                 raise UsageError(f"{model} has no column {name}{_meant(name, list(types))}")
-            if value and self._one(f"select try_cast({_literal(value)} as {types[name]}) is null"):
+            if value and self._one(f"select try_cast({literal(value)} as {types[name]}) is null"):
                 raise UsageError(f"{name} of {model} is a {types[name].lower()}, which {value!r} is not.")
 
     def _step(self, plan: Plan, name: str, limit: int) -> Step:
@@ -260,7 +260,7 @@ class Tracer:
     def _files(self, source: str, entity: str, model: str) -> list[Path]:
         """Return the files of an entity that may hold the versions of a step, by the sequences in their names."""
         sequences = [row[0] for row in self.con.execute(f"select distinct _sequence from {_step(model)}").fetchall()]
-        named = [(path, int(path.name[:12]), int(path.name[13:25])) for path in self.pin.files(source, entity)]
+        named = [(path, *sequences_of(path.name)) for path in self.pin.files(source, entity)]
         return [path for path, high, low in named if any(low <= sequence <= high for sequence in sequences)]
 
     def _batches(self, plan: Plan) -> tuple[list[Batch], list[str]]:
@@ -339,7 +339,7 @@ class Tracer:
     def place(self, model: str) -> str:
         """Return the relation of a model or seed, as the connection names it."""
         schema, table = self.relations.places[model]
-        return f"{_quoted(self.catalog)}.{_quoted(schema)}.{_quoted(table)}"
+        return f"{quoted(self.catalog)}.{quoted(schema)}.{quoted(table)}"
 
     def _types(self, model: str) -> dict[str, str]:
         try:
@@ -362,16 +362,8 @@ def _meant(name: str, names: list[str]) -> str:
 
 
 def _step(model: str) -> str:
-    return _quoted(f"step {model}")
+    return quoted(f"step {model}")
 
 
 def _raw(model: str) -> str:
-    return _quoted(f"raw {model}")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return quoted(f"raw {model}")
